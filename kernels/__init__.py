@@ -1,0 +1,1 @@
+"""Compiled incremental steppers, free of the GIL: the models of `streamer.models`, one sample at a time."""

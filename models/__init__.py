@@ -1,0 +1,1 @@
+"""Model descriptions, quantisers, checkpoints (numpy only), and their torch modules, corpora and training."""
