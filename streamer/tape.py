@@ -1,0 +1,199 @@
+"""The tape: one voice's samples at the model's rate, written ahead of the play head that follows.
+
+A tape is ONE block of 64-byte aligned int64 words, so that compiled code needs a single address: a header
+with a cache line for each index that some thread writes alone, then a ring of float32 samples. Everything
+is addressed by *position*, the absolute sample number since the beginning (int64); the ring keeps position
+p at index p modulo the capacity.
+
+    write head   the position that the next new sample gets; the producer alone writes it
+    play head    the first position that has not yet gone to the device; the audio callback alone writes it
+    target       the lead that the producer fills up to; the control thread writes it
+    attention    not 0: the producer's compiled loop returns to Python to see what is wanted
+
+The producer never gets further ahead of the play head than half the capacity. Hence the other half, behind
+the play head, stays readable for sinks, however the producer hurries.
+
+Compiled producers use `room`, `put`, `publish`, `attention` on `Tape.buffer`; everybody else uses the class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from streamer.kernels.atomics import aligned_words, load, load_acquire, store, store_release
+from streamer.models.errors import StreamerError
+
+WRITE_HEAD, PLAY_HEAD, TARGET, ATTENTION, CAPACITY = 0, 8, 16, 24, 32  # words of the header
+HEADER_WORDS = 64
+RING_START = HEADER_WORDS * 2  # in float32
+SHORTEST_LEAD = 0.010  # seconds; less could not hold the play head's fade of 5 ms
+
+
+class TapeError(StreamerError, ValueError):
+    """Samples that are no longer, or not yet, on the tape, or do not fit on it."""
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def ring_of(tape: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The tape's samples, float32 [capacity], position p at index p modulo the capacity. A view."""
+    return tape.view(np.float32)[RING_START:]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def lead(tape: NDArray[np.int64]) -> int:
+    """Samples written and not yet played."""
+    return int(load_acquire(tape, WRITE_HEAD) - load_acquire(tape, PLAY_HEAD))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def room(tape: NDArray[np.int64]) -> int:
+    """Samples that the producer may write now: up to the target lead, never negative.
+
+    A producer must fill what room there is, even if it prefers larger runs: after an underrun the play head
+    goes on at half the target, and would wait for ever for a producer that waits for more room.
+    """
+    return int(max(0, load_acquire(tape, TARGET) - lead(tape)))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def put(tape: NDArray[np.int64], position: int, sample: float) -> None:
+    """Lays one sample at `position`, below write head + room; nobody sees it before `publish`."""
+    ring = ring_of(tape)
+    ring[position & (ring.size - 1)] = np.float32(sample)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def publish(tape: NDArray[np.int64], position: int) -> None:
+    """Moves the write head: every sample below `position` is there."""
+    store_release(tape, WRITE_HEAD, position)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def attention(tape: NDArray[np.int64]) -> int:
+    """The attention word: not 0 when the producer should return to Python."""
+    return int(load_acquire(tape, ATTENTION))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _append(tape: NDArray[np.int64], samples: NDArray[np.float32]) -> None:
+    first = load_acquire(tape, WRITE_HEAD)
+    for index in range(samples.size):
+        put(tape, first + index, samples[index])
+    publish(tape, first + samples.size)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _copy(tape: NDArray[np.int64], first: int, samples: NDArray[np.float32]) -> None:
+    ring = ring_of(tape)
+    for index in range(samples.size):
+        samples[index] = ring[(first + index) & (ring.size - 1)]
+
+
+class Tape:
+    """One voice's samples at the model's rate, in a ring, addressed by position.
+
+    Args:
+        rate: the model's sample rate in Hz.
+        capacity: samples in the ring, a power of two (`ring_size` makes one): half ahead of the play head,
+            half behind it.
+        target: the lead that the producer keeps, in samples: at least 10 ms, at most half the capacity.
+
+    Raises:
+        TapeError: one of these is impossible.
+    """
+
+    def __init__(self, rate: int, capacity: int, target: int) -> None:
+        if rate < 1:
+            raise TapeError(f"a tape cannot run at {rate} Hz: the rate must be positive")
+        if capacity < 2 or capacity & (capacity - 1):
+            raise TapeError(f"a tape cannot have {capacity} samples: the capacity must be a power of two")
+        self.rate = rate
+        self.capacity = capacity
+        self.buffer = aligned_words(HEADER_WORDS + capacity // 2)
+        """int64 [64 + capacity / 2], for compiled producers and play heads."""
+        self.buffer[CAPACITY] = capacity
+        self.target = target
+
+    @property
+    def write_head(self) -> int:
+        """The position that the next new sample gets."""
+        return int(load(self.buffer, WRITE_HEAD))
+
+    @property
+    def play_head(self) -> int:
+        """The first position that has not yet gone to the device."""
+        return int(load(self.buffer, PLAY_HEAD))
+
+    @property
+    def lead(self) -> int:
+        """Samples written and not yet played."""
+        return int(lead(self.buffer))
+
+    @property
+    def lead_ms(self) -> float:
+        """The lead in milliseconds."""
+        return self.lead * 1000 / self.rate
+
+    @property
+    def target(self) -> int:
+        """The lead that the producer fills up to, in samples."""
+        return int(load(self.buffer, TARGET))
+
+    @target.setter
+    def target(self, samples: int) -> None:
+        shortest, longest = round(SHORTEST_LEAD * self.rate), self.capacity // 2
+        if not shortest <= samples <= longest:
+            raise TapeError(f"a lead of {samples} samples does not fit: choose {shortest} to {longest}")
+        store(self.buffer, TARGET, samples)
+
+    @property
+    def attention(self) -> int:
+        """Not 0 when the producer's compiled loop is asked to return to Python; the producer clears it."""
+        return int(load(self.buffer, ATTENTION))
+
+    @attention.setter
+    def attention(self, reason: int) -> None:
+        store(self.buffer, ATTENTION, reason)
+
+    @property
+    def oldest(self) -> int:
+        """The first position that can still be read."""
+        return max(0, self.play_head - self.capacity // 2)
+
+    def read(self, first: int, count: int) -> NDArray[np.float32]:
+        """A copy of the samples at `first` to `first + count - 1`: float32 [count].
+
+        Raises:
+            TapeError: some of them are not written yet, or were overwritten before they could be copied.
+        """
+        if count < 0 or first + count > self.write_head:
+            raise TapeError(
+                f"cannot read positions {first} to {first + count}: the write head is at {self.write_head}"
+            )
+        samples = np.empty(count, np.float32)
+        _copy(self.buffer, first, samples)
+        if first < self.oldest:  # asked after the copy: what the producer overwrote meanwhile is below it
+            raise TapeError(f"position {first} is no longer on the tape: the oldest is {self.oldest}")
+        return samples
+
+    def write(self, samples: ArrayLike) -> None:
+        """Appends samples (1-D, within -1 and 1 for full scale) and publishes them; for producers in Python.
+
+        Raises:
+            TapeError: the lead would exceed half the capacity.
+        """
+        block = np.ascontiguousarray(samples, np.float32)
+        if block.ndim != 1:
+            raise TapeError(f"a tape takes one channel, not an array of shape {block.shape}")
+        if self.lead + block.size > self.capacity // 2:
+            raise TapeError(
+                f"{block.size} samples do not fit: the tape takes {self.capacity // 2 - self.lead} more now"
+            )
+        _append(self.buffer, block)
+
+
+def ring_size(samples: int) -> int:
+    """The smallest capacity of a tape that holds so many samples: the next power of two."""
+    return 1 << max(1, samples - 1).bit_length()

@@ -1,0 +1,189 @@
+"""The tape: what was written is read back until the ring needs the place; and two threads agree."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+from streamer.kernels.atomics import (
+    CACHE_LINE_WORDS,
+    aligned_words,
+    clock_ns,
+    load_acquire,
+    sleep_us,
+    store,
+    store_release,
+)
+from streamer.models.errors import StreamerError
+
+from streamer.tape import (
+    PLAY_HEAD,
+    WRITE_HEAD,
+    Tape,
+    TapeError,
+    attention,
+    lead,
+    publish,
+    put,
+    ring_of,
+    ring_size,
+    room,
+)
+
+RATE = 1000  # Hz: 10 samples are the shortest lead
+CAPACITY = 64
+
+
+def numbered(first: int, count: int) -> np.ndarray:
+    return np.arange(first, first + count, dtype=np.float32)
+
+
+def play(tape: Tape, count: int) -> None:
+    store(tape.buffer, PLAY_HEAD, tape.play_head + count)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=30))
+def test_everything_from_the_oldest_to_the_write_head_is_there(steps: list[tuple[int, int]]) -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    for written, played in steps:
+        tape.write(numbered(tape.write_head, min(written, CAPACITY // 2 - tape.lead)))
+        play(tape, min(played, tape.lead))
+        assert tape.lead == tape.write_head - tape.play_head == lead(tape.buffer)
+        assert tape.lead_ms == tape.lead
+        assert tape.oldest == max(0, tape.play_head - CAPACITY // 2)
+        history = tape.read(tape.oldest, tape.write_head - tape.oldest)
+        np.testing.assert_array_equal(history, numbered(tape.oldest, len(history)))
+
+
+def test_reading_ahead_of_the_write_head_or_behind_the_ring_is_refused() -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    for _ in range(5):
+        tape.write(numbered(tape.write_head, 20))
+        play(tape, 20)
+    assert (tape.write_head, tape.oldest) == (100, 68)
+    assert len(tape.read(68, 32)) == 32
+    for first, count in [(67, 2), (-1, 1), (99, 2), (100, 1), (100, -1)]:
+        with pytest.raises(TapeError):
+            tape.read(first, count)
+
+
+def test_what_is_read_is_a_copy() -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    tape.write([1, 2, 3])
+    tape.read(0, 3)[:] = 0
+    assert tape.read(0, 3).tolist() == [1, 2, 3]
+
+
+def test_a_tape_takes_no_more_than_half_its_capacity_ahead() -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    tape.write(np.zeros(30))
+    with pytest.raises(TapeError, match="takes 2 more"):
+        tape.write(np.zeros(3))
+    assert tape.write_head == 30
+    with pytest.raises(TapeError, match="one channel"):
+        tape.write(np.zeros((2, 1)))
+
+
+def test_room_is_what_is_missing_to_the_target() -> None:
+    tape = Tape(RATE, CAPACITY, 16)
+    assert room(tape.buffer) == 16
+    tape.write(np.zeros(10))
+    assert room(tape.buffer) == 6
+    tape.target = 32
+    assert room(tape.buffer) == 22
+    tape.write(np.zeros(20))
+    tape.target = 10
+    assert room(tape.buffer) == 0
+
+
+@pytest.mark.parametrize("target", [9, 33])
+def test_a_target_that_cannot_be_held_is_refused(target: int) -> None:
+    with pytest.raises(TapeError, match="choose 10 to 32"):
+        Tape(RATE, CAPACITY, target)
+    tape = Tape(RATE, CAPACITY, 32)
+    with pytest.raises(TapeError):
+        tape.target = target
+    assert tape.target == 32
+
+
+@pytest.mark.parametrize(("rate", "capacity"), [(0, 64), (RATE, 63), (RATE, 0), (RATE, -64)])
+def test_impossible_tapes_are_refused(rate: int, capacity: int) -> None:
+    with pytest.raises(StreamerError):
+        Tape(rate, capacity, 32)
+
+
+@pytest.mark.parametrize(("samples", "size"), [(1, 2), (2, 2), (3, 4), (64, 64), (65, 128)])
+def test_ring_size_is_the_next_power_of_two(samples: int, size: int) -> None:
+    assert ring_size(samples) == size
+
+
+def test_indices_lie_on_cache_lines_of_their_own() -> None:
+    for count in (1, 8, 100):
+        assert aligned_words(count).ctypes.data % 64 == 0
+        assert len(aligned_words(count)) == count
+    assert abs(WRITE_HEAD - PLAY_HEAD) >= CACHE_LINE_WORDS
+    tape = Tape(RATE, CAPACITY, 32)
+    assert tape.buffer.ctypes.data % 64 == 0
+    assert ring_of(tape.buffer).ctypes.data % 64 == 0
+    assert len(ring_of(tape.buffer)) == CAPACITY
+
+
+@njit(nogil=True, cache=True)
+def _write_numbers(tape: np.ndarray, count: int) -> int:
+    """A producer as compiled voices are: fills the room, publishes, sleeps, heeds attention."""
+    position = load_acquire(tape, WRITE_HEAD)
+    while position < count and attention(tape) == 0:
+        free = min(room(tape), count - position)
+        for _ in range(free):
+            put(tape, position, np.float32(position & 0xFFFFFF))
+            position += 1
+        publish(tape, position)
+        if free == 0:
+            sleep_us(0)
+    return position
+
+
+@njit(nogil=True, cache=True)
+def _check_numbers(tape: np.ndarray, count: int, deadline_ns: int) -> int:
+    """A consumer: returns how many samples came in order before a wrong one, the count, or the deadline."""
+    ring = ring_of(tape)
+    position = 0
+    while position < count and clock_ns() < deadline_ns:
+        written = load_acquire(tape, WRITE_HEAD)
+        for p in range(position, written):
+            if ring[p & (ring.size - 1)] != np.float32(p & 0xFFFFFF):
+                return p
+        if written == position:
+            sleep_us(0)
+        position = written
+        store_release(tape, PLAY_HEAD, position)
+    return position
+
+
+def test_a_producer_and_a_consumer_without_a_lock_never_disagree() -> None:
+    tape = Tape(RATE, 256, 100)
+    count = 1_000_000
+    _write_numbers(tape.buffer, 0)
+    _check_numbers(tape.buffer, 0, 0)
+    producer = threading.Thread(target=_write_numbers, args=(tape.buffer, count))
+    producer.start()
+    try:
+        assert _check_numbers(tape.buffer, count, clock_ns() + 30_000_000_000) == count
+    finally:
+        tape.attention = 1
+        producer.join()
+
+
+def test_attention_ends_a_compiled_loop() -> None:
+    tape = Tape(RATE, 256, 100)
+    _write_numbers(tape.buffer, 0)
+    producer = threading.Thread(target=_write_numbers, args=(tape.buffer, 1_000_000))
+    producer.start()
+    tape.attention = 1
+    producer.join(10)
+    assert not producer.is_alive()
+    assert tape.attention == 1
+    tape.attention = 0
+    assert tape.attention == 0
