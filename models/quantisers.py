@@ -60,7 +60,7 @@ class Quantiser:
 
     def encode(self, samples: ArrayLike) -> Codes:
         """Quantise a clip: samples (T,) in -1..1, clipped beyond -> codes (T,). The stretching kinds see the whole clip."""
-        clip = self._emphasise(np.asarray(samples, np.float64))
+        clip = self.emphasise(samples)
         return _encode_mulaw(clip, self) if self.kind.startswith("mulaw") else _encode_linear(clip, self)
 
     def decode(self, codes: ArrayLike) -> Samples:
@@ -88,7 +88,9 @@ class Quantiser:
         """The code nearest to zero amplitude."""
         return int(np.argmin(np.abs(self.table())))
 
-    def _emphasise(self, clip: Samples) -> Samples:
+    def emphasise(self, samples: ArrayLike) -> Samples:
+        """Apply pre-emphasis and scale to a clip (T,), from a state of rest."""
+        clip = np.asarray(samples, np.float64)
         if self.preemphasis:
             clip = clip - self.preemphasis * np.concatenate([np.zeros(1), clip[:-1]])
         return clip * self.scale

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamer.models.initial import smooth, uniform
 from streamer.models.specs import GATES, SampleRnnSpec
 
 State = list[list[Tensor]]
@@ -21,17 +22,23 @@ class SampleRnn(nn.Module):
     """
 
     def __init__(self, spec: SampleRnnSpec, seed: int = 0) -> None:
-        """Draw weights uniformly, scaled by fan-in, from a generator of its own."""
+        """Draw the first weights from a generator of its own."""
         super().__init__()
         self.spec = spec
         generator = torch.Generator().manual_seed(seed)
         for name, shape in spec.tensors().items():
-            if name.endswith(("bias", "h0")):
-                value = torch.zeros(shape)
-            else:
-                fan_in = 1 if name == "embedding" else shape[-2] * (shape[0] if name == "input_weight" else 1)
-                value = (torch.rand(shape, generator=generator) * 2 - 1) * sqrt(3 / fan_in)
+            value = self._first(name, shape, generator)
             self.register_parameter(name.replace(".", "__"), nn.Parameter(value))
+
+    def _first(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        if name.endswith(("bias", "h0")):
+            return torch.zeros(shape)
+        if name == "embedding":
+            return smooth(*shape, generator)
+        if name == "output_weight":
+            return smooth(shape[1], shape[0], generator).T / sqrt(shape[0])
+        fan_in = shape[-2] * (shape[0] if name == "input_weight" else 1)
+        return uniform(shape, fan_in, generator)
 
     def initial_state(self, batch: int) -> State:
         """State of rest: the learned h0, or zeros."""

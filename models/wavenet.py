@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamer.models.initial import smooth, uniform
 from streamer.models.specs import WaveNetSpec
 
 
@@ -22,17 +23,25 @@ class WaveNet(nn.Module):
     """The network of a `WaveNetSpec`; its parameters carry the names and shapes of ``spec.tensors()``."""
 
     def __init__(self, spec: WaveNetSpec, seed: int = 0) -> None:
-        """Draw weights uniformly, scaled by fan-in, from a generator of its own."""
+        """Draw the first weights from a generator of its own."""
         super().__init__()
         self.spec = spec
         generator = torch.Generator().manual_seed(seed)
         for name, shape in spec.tensors().items():
-            if name.endswith("bias"):
-                value = torch.zeros(shape)
-            else:
-                fan_in = 1 if name.endswith("embedding") or name == "input_weight" else shape[-2]
-                value = (torch.rand(shape, generator=generator) * 2 - 1) * sqrt(3 / fan_in)
-            self.register_parameter(name, nn.Parameter(value))
+            self.register_parameter(name, nn.Parameter(self._first(name, shape, generator)))
+
+    def _first(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        levels = self.spec.levels
+        if name.endswith("bias"):
+            return torch.zeros(shape)
+        if name == "embedding":
+            return smooth(levels, shape[1], generator)
+        if name == "input_weight" and not self.spec.embedding:
+            taps = [smooth(levels, shape[2], generator) for _ in range(shape[0])]
+            return torch.stack(taps) / sqrt(shape[0])
+        if name == "output2_weight":
+            return smooth(levels, shape[0], generator).T / sqrt(shape[0])
+        return uniform(shape, shape[-2], generator)
 
     def forward(
         self, codes: Tensor, condition: Tensor | None = None, side: Tensor | None = None, from_rest: bool = True

@@ -1,0 +1,84 @@
+"""A corpus: a folder of audio, read, brought to one rate and one channel, split by file, and quantised."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from streamer.models.errors import CorpusError
+from streamer.models.quantisers import Quantiser
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+HOLD_OUT_EVERY = 8
+"""Every eighth file, in order of name, is held out of training; of fewer files, the last one."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One audio file: its name and its samples (T,) float32, mono, at the corpus's rate."""
+
+    name: str
+    samples: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Codes to learn from and codes held out, each (T,) int64, of whole files end to end."""
+
+    training: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+
+def read_clip(path: Path, rate: int) -> NDArray[np.float32]:
+    """Read one file as mono samples at rate (Hz); raise `CorpusError` naming a file that cannot be read."""
+    import soxr
+
+    try:
+        samples, file_rate = sf.read(path, dtype="float32", always_2d=True)
+    except (sf.SoundFileError, RuntimeError, OSError) as error:
+        raise CorpusError(f"{path}: cannot be read as audio ({error})") from None
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise CorpusError(f"{path}: holds samples that are not finite numbers")
+    return mono if file_rate == rate else soxr.resample(mono, file_rate, rate, quality="HQ").astype(np.float32)
+
+
+def read_folder(folder: Path, rate: int, skipped: Callable[[str], None]) -> list[Clip]:
+    """Read every audio file below a folder, in order of name; files that cannot be read are told to `skipped`."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    clips = []
+    for path in paths:
+        try:
+            samples = read_clip(path, rate)
+        except CorpusError as error:
+            skipped(str(error))
+            continue
+        if samples.size:
+            clips.append(Clip(str(path.relative_to(folder)), samples))
+    if len(clips) < 2:
+        raise CorpusError(f"{folder}: {len(clips)} readable audio files; training needs at least two, one to hold out")
+    return clips
+
+
+def split(clips: list[Clip]) -> tuple[list[Clip], list[Clip]]:
+    """Split clips into those to learn from and those held out."""
+    chosen = set(range(HOLD_OUT_EVERY - 1, len(clips), HOLD_OUT_EVERY)) or {len(clips) - 1}
+    training = [clip for i, clip in enumerate(clips) if i not in chosen]
+    return training, [clips[i] for i in sorted(chosen)]
+
+
+def fitting_scale(clips: list[Clip], preemphasis: float) -> float:
+    """Scale that brings all but one in 20,000 pre-emphasised samples within 0.95 of full scale."""
+    unscaled = Quantiser(preemphasis=preemphasis)
+    peaks = np.concatenate([np.abs(unscaled.emphasise(clip.samples)) for clip in clips])
+    return round(float(0.95 / np.quantile(peaks, 0.99995)), 4)
+
+
+def quantise(clips: list[Clip], quantiser: Quantiser) -> Corpus:
+    """Quantise a corpus file by file, so that the stretching quantisers see whole clips."""
+    training, held_out = split(clips)
+    codes = [np.concatenate([quantiser.encode(clip.samples) for clip in part]) for part in (training, held_out)]
+    return Corpus(*codes)
