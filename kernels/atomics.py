@@ -112,7 +112,7 @@ def monotonic_ns(typing_context: Any) -> Any:
     return types.int64(), codegen
 
 
-_usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+_usleep: Any = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
