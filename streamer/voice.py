@@ -1,0 +1,203 @@
+"""A voice: one model, stepped on a thread of its own, that keeps its tape's lead filled.
+
+The thread stays inside one compiled call, free of the GIL: returning to Python for every block would cost a switch
+interval of the interpreter (5 ms) each time. It comes back only when the tape's attention word is set. Controls reach it
+as atomically published words; it reads them once a run of `RUN` samples.
+
+Randomness is keyed by (seed, voice, position), so a voice sounds the same however its writing is cut into runs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from streamer.kernels.atomics import aligned_words, load, load_acquire, monotonic_ns, sleep_us, store, store_release
+from streamer.kernels.compiling import compiled
+from streamer.kernels.dispatch import advance, push
+from streamer.kernels.rng import uniform
+from streamer.kernels.sampling import sample
+from streamer.kernels.stepper import Stepper
+from streamer.models.checkpoint import Checkpoint
+from streamer.models.errors import StreamerError
+from streamer.models.specs import Spec, WaveNetSpec
+from streamer.tape import WRITE_HEAD, Tape, attention, publish, put, ring_of, ring_size, room
+
+RUN = 64
+"""Most samples written between two looks at the controls and the tape: 4 ms at 16 kHz."""
+HISTORY = 60.0
+"""Seconds behind the play head that stay readable."""
+_NAP_US = 500
+_PRIORITY = 2
+"""Of SCHED_FIFO: below the audio thread's, which JACK puts at 5 and above."""
+
+# Words that the control thread publishes, as float64; seeds are exact there.
+TEMPERATURE, TOP_K, TOP_P, SEED = range(4)
+LIVE = {"temperature": TEMPERATURE, "top_k": TOP_K, "top_p": TOP_P, "seed": SEED}
+"""The controls that a voice follows, by name."""
+# Words that the generator publishes.
+NS_PER_SAMPLE = 8
+WORDS = 16
+
+
+@compiled
+def _write(weights: Any, state: Any, tape: Any, words: Any, decoding: Any, scratch: Any, count: int) -> None:
+    """Generate `count` samples onto the tape. decoding: (amplitude of each code (Q,), pre-emphasis, voice, side (V,))."""
+    amplitudes, preemphasis, voice, side = decoding
+    wanted, ring = words.view(np.float64), ring_of(tape)
+    temperature, top_p = load_acquire(wanted, TEMPERATURE), load_acquire(wanted, TOP_P)
+    top_k, seed = int(load_acquire(wanted, TOP_K)), int(load_acquire(wanted, SEED))
+    first = load_acquire(tape, WRITE_HEAD)
+    last = ring[(first - 1) & (ring.size - 1)]
+    for position in range(first, first + count):
+        advance(weights, state, side)
+        code = sample(state.logits, scratch, temperature, top_k, top_p, uniform(seed, voice, position))
+        push(weights, state, code)
+        last = np.float32(amplitudes[code] + preemphasis * last)
+        put(tape, position, last)
+    publish(tape, first + count)
+
+
+@compiled
+def _account(words: Any, elapsed_ns: int, count: int, rate: int) -> None:
+    """Publish the cost of a sample as a mean over about the last second of sound."""
+    numbers = words.view(np.float64)
+    cost, before = elapsed_ns / count, numbers[NS_PER_SAMPLE]
+    weight = min(1.0, count / rate) if before > 0.0 else 1.0
+    store_release(numbers, NS_PER_SAMPLE, before + weight * (cost - before))
+
+
+@compiled
+def _generate(
+    weights: Any, state: Any, tape: Any, words: Any, decoding: Any, scratch: Any, rate: int, forever: bool
+) -> None:
+    """Fill the tape's room; then return, or go on filling it for ever, until attention is asked for."""
+    while attention(tape) == 0:
+        count = min(room(tape), RUN)
+        if count > 0:
+            began = monotonic_ns()
+            _write(weights, state, tape, words, decoding, scratch, count)
+            _account(words, monotonic_ns() - began, count, rate)
+        elif forever:
+            sleep_us(_NAP_US)
+        else:
+            return
+
+
+class Voice:
+    """One model playing onto one tape.
+
+    Args:
+        name: what performers call the model.
+        checkpoint: the model.
+        controls: values of the `LIVE` controls.
+        lead: seconds that the tape is kept written ahead of the play head.
+        number: tells voices of one seed apart.
+
+    Raises:
+        StreamerError: the model needs an input that cannot be computed live.
+    """
+
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, controls: dict[str, float], lead: float, number: int = 0
+    ) -> None:
+        spec, rate, quantiser = checkpoint.spec, checkpoint.sample_rate, checkpoint.quantiser
+        if spec.side:
+            raise StreamerError(f"{name}: it needs an input from past samples that this version cannot compute")
+        self.name = name
+        self.checkpoint = checkpoint
+        target = round(lead * rate)
+        self.tape = Tape(rate, 2 * ring_size(max(target, round(HISTORY * rate))), target)
+        self.scheduling = "not started"
+        self._stepper = Stepper(spec, checkpoint.tensors, _condition(spec))
+        self._words = aligned_words(WORDS)
+        amplitudes = (quantiser.table() / quantiser.scale).astype(np.float32)
+        side = np.zeros(spec.side, np.float32)
+        self._decoding = (amplitudes, np.float32(quantiser.preemphasis), number, side)
+        self._scratch = np.zeros(spec.levels, np.float32)
+        self._thread: threading.Thread | None = None
+        for control, value in controls.items():
+            self.set(control, value)
+        self._prime()
+
+    def _prime(self) -> None:
+        """Let the model have heard silence, as much of it as it can see; a SampleRNN begins so by itself."""
+        if isinstance(self.checkpoint.spec, WaveNetSpec):
+            silence = self.checkpoint.quantiser.silence
+            self._stepper.feed(np.full(self.checkpoint.spec.receptive_field, silence, np.int64))
+
+    def set(self, control: str, value: float) -> None:
+        """Change a control of `LIVE`, from the next run of samples on."""
+        store(self._words.view(np.float64), LIVE[control], float(value))
+
+    @property
+    def realtime_factor(self) -> float:
+        """Seconds of sound written in a second of work, over about the last second of sound; 0 before any."""
+        cost = float(load(self._words.view(np.float64), NS_PER_SAMPLE))
+        return 1e9 / (cost * self.checkpoint.sample_rate) if cost else 0.0
+
+    def fill(self) -> None:
+        """Write until the lead is full, and return. Not while the thread runs."""
+        self._generate(forever=False)
+
+    def warm(self) -> None:
+        """Compile, or load from disk, all that `fill` and the thread run; writes nothing."""
+        self.tape.attention = 1
+        self._generate(forever=False)
+        self.tape.attention = 0
+
+    def start(self) -> None:
+        """Keep the lead filled from now on, on a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name=f"streamer-{self.name}", daemon=True)
+        self._thread.start()
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until half the lead is written, from which on it plays; return whether."""
+        deadline = time.monotonic() + timeout
+        while self.tape.lead < self.tape.target // 2:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def stop(self) -> None:
+        """End the thread; what is written stays."""
+        self.tape.attention = 1
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.tape.attention = 0
+
+    def _run(self) -> None:
+        self.scheduling = _ask_for_realtime()
+        self._generate(forever=True)
+
+    def _generate(self, forever: bool) -> None:
+        stepper, rate = self._stepper, self.checkpoint.sample_rate
+        tape, words, scratch = self.tape.buffer, self._words, self._scratch
+        _generate(stepper.weights, stepper.state, tape, words, self._decoding, scratch, rate, forever)
+
+
+def _condition(spec: Spec) -> Any:
+    """What a conditioned model is conditioned on until a control says otherwise: its first id, or zeros."""
+    if not isinstance(spec, WaveNetSpec) or not spec.condition:
+        return None
+    return 0 if spec.condition_ids else np.zeros(spec.condition, np.float32)
+
+
+def _ask_for_realtime() -> str:
+    """Put this thread under the real-time scheduler where that is allowed; say which one it is under.
+
+    On a single core it would starve everything else, the audio thread's parent included.
+    """
+    if not hasattr(os, "sched_setscheduler") or (os.cpu_count() or 1) < 2:
+        return "normal"
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    except OSError:
+        return "normal"
+    return "realtime"
