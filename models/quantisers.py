@@ -4,7 +4,7 @@
 |---|---|---|---|
 | mulaw | PRiSM, ibab, nv-wavenet, ours | mu = Q-1, round to nearest | s = 2 q / mu - 1 |
 | mulaw-floor | r9y9/wavenet_vocoder | mu = Q-1, floor | s = 2 q / mu - 1 |
-| mulaw-mehri | sampleRNN_ICLR2017, Dadabots | mu = Q-1, floor | s = 2 (q - Q/2) / Q |
+| mulaw-mehri | sampleRNN_ICLR2017, Dadabots | clip stretched to [-1, 1], mu = Q-1, floor | s = 2 (q - Q/2) / Q |
 | mulaw-vincent | vincentherrmann/pytorch-wavenet | mu = Q, bins of linspace(-1, 1, Q) | s = 2 q / Q - 1 |
 | linear-prism | PRiSM | (x+1)/2 (Q - 1e-5) + 5e-6, floor | q / (Q/2) - 1 |
 | linear-mehri | sampleRNN_ICLR2017 | the clip stretched to [0, 1], (Q - 1e-5) + 5e-6, floor | q / (Q/2) - 1 |
@@ -27,6 +27,11 @@ Samples: TypeAlias = "NDArray[np.float64]"
 Codes: TypeAlias = "NDArray[np.int64]"
 
 _LINEAR_EPSILON = {"linear-prism": 1e-5, "linear-mehri": 1e-5, "linear-deepsound": 1e-2}
+_STRETCHING = {"mulaw-mehri", "linear-mehri", "linear-deepsound"}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,11 @@ class Quantiser:
         """Check every field; raise `SpecError` naming the first that is wrong."""
         if self.kind not in get_args(Kind):
             raise SpecError(f"quantiser {self.kind!r} is unknown: it must be one of {', '.join(get_args(Kind))}")
-        if not isinstance(self.levels, int) or not 2 <= self.levels <= MAX_LEVELS:
+        if type(self.levels) is not int or not 2 <= self.levels <= MAX_LEVELS:
             raise SpecError(f"quantiser levels is {self.levels!r}: it must be a whole number from 2 to {MAX_LEVELS}")
-        if not isinstance(self.preemphasis, (int, float)) or not 0 <= self.preemphasis < 1:
+        if not _is_number(self.preemphasis) or not 0 <= self.preemphasis < 1:
             raise SpecError(f"preemphasis is {self.preemphasis!r}: it must be a number from 0 to below 1")
-        if not isinstance(self.scale, (int, float)) or not 0 < self.scale <= 1000:
+        if not _is_number(self.scale) or not 0 < self.scale <= 1000:
             raise SpecError(f"quantiser scale is {self.scale!r}: it must be a number above 0, at most 1000")
 
     @property
@@ -65,8 +70,8 @@ class Quantiser:
 
     def decode(self, codes: ArrayLike) -> Samples:
         """Turn a clip's codes (T,) back into samples (T,), pre-emphasis undone from a state of rest."""
-        values = self.table()[np.asarray(codes)]
-        out, last = values / self.scale, 0.0
+        out: Samples = self.table()[np.asarray(codes)] / self.scale
+        last = 0.0
         if self.preemphasis:
             for t, value in enumerate(out):
                 out[t] = last = value + self.preemphasis * last
@@ -85,8 +90,11 @@ class Quantiser:
 
     @property
     def silence(self) -> int:
-        """The code nearest to zero amplitude."""
-        return int(np.argmin(np.abs(self.table())))
+        """The code nearest to zero amplitude; of two as near, the one that zero is encoded as."""
+        distance = np.abs(self.table())
+        zero = int(self.encode([0.0])[0])
+        as_near = np.isclose(distance[zero], distance.min(), rtol=1e-9, atol=0)
+        return zero if as_near else int(distance.argmin())
 
     def emphasise(self, samples: ArrayLike) -> Samples:
         """Apply pre-emphasis and scale to a clip (T,), from a state of rest."""
@@ -96,23 +104,30 @@ class Quantiser:
         return clip * self.scale
 
 
+def _unit(clip: Samples, quantiser: Quantiser) -> Samples:
+    """Bring a clip to 0..1: by clipping -1..1, or in the stretching kinds from its own lowest to highest sample."""
+    if quantiser.kind not in _STRETCHING:
+        return (np.clip(clip, -1, 1) + 1) / 2
+    if quantiser.kind == "linear-deepsound":
+        clip = clip.astype(np.float32)  # as deepsound computes: where steps meet, rounding decides
+    lowest, span = (clip.min(), np.ptp(clip)) if clip.size else (0.0, 0.0)
+    return (clip - lowest) / span if span else np.full_like(clip, 0.5)
+
+
 def _encode_mulaw(clip: Samples, quantiser: Quantiser) -> Codes:
-    clip = np.clip(clip, -1, 1)
-    companded = np.sign(clip) * np.log1p(quantiser.mu * np.abs(clip)) / np.log1p(quantiser.mu)
+    amplitude = 2 * _unit(clip, quantiser) - 1
+    companded = np.sign(amplitude) * np.log1p(quantiser.mu * np.abs(amplitude)) / np.log1p(quantiser.mu)
     if quantiser.kind == "mulaw-vincent":
         return np.digitize(companded, np.linspace(-1, 1, quantiser.levels)) - 1
     nearest = 0.5 if quantiser.kind == "mulaw" else 0.0
-    return ((companded + 1) / 2 * (quantiser.levels - 1) + nearest).astype(np.int64)
+    codes: Codes = ((companded + 1) / 2 * (quantiser.levels - 1) + nearest).astype(np.int64)
+    return codes
 
 
 def _encode_linear(clip: Samples, quantiser: Quantiser) -> Codes:
-    if quantiser.kind == "linear-prism":
-        unit = (np.clip(clip, -1, 1) + 1) / 2
-    else:
-        span = np.ptp(clip) if clip.size else 0.0
-        unit = (clip - clip.min()) / span if span else np.full_like(clip, 0.5)
     epsilon = _LINEAR_EPSILON[quantiser.kind]
-    return (unit * (quantiser.levels - epsilon) + epsilon / 2).astype(np.int64)
+    codes: Codes = (_unit(clip, quantiser) * (quantiser.levels - epsilon) + epsilon / 2).astype(np.int64)
+    return codes
 
 
 def quantiser_to_json(quantiser: Quantiser) -> dict[str, Any]:
