@@ -1,0 +1,85 @@
+"""The specs say other systems' models exactly: their weights give their logits in our torch modules."""
+
+import dataclasses
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from dialects import DIALECTS, FOLDER, Dialect, dialect
+
+from streamer.models import checkpoint
+from streamer.models.checkpoint import Checkpoint
+from streamer.models.samplernn import SampleRnn
+from streamer.models.specs import Cell, SampleRnnSpec, WaveNetSpec
+from streamer.models.wavenet import WaveNet
+
+TOLERANCE = 2e-5
+"""Largest difference of a logit: what two float32 programs leave between them; 1e-4 is what we promise."""
+
+
+def build(model: Checkpoint) -> WaveNet | SampleRnn:
+    module = WaveNet(model.spec) if isinstance(model.spec, WaveNetSpec) else SampleRnn(model.spec)
+    weights = {name.replace(".", "__"): torch.tensor(array) for name, array in model.tensors.items()}
+    module.load_state_dict(weights)
+    return module
+
+
+def logits_of(model: Checkpoint, known: Dialect) -> np.ndarray:
+    """Teacher-forced logits (N, Q) of the torch module on a dialect's codes."""
+    module, codes = build(model), torch.tensor(known.codes)[None]
+    with torch.no_grad():
+        if isinstance(module, WaveNet):
+            condition = None if known.condition is None else torch.as_tensor(known.condition)[None]
+            return module(codes[:, :-1], condition)[0].numpy()
+        return module(codes)[0][0].numpy()
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_logits_are_the_other_systems(name: str) -> None:
+    known = dialect(name)
+    logits = logits_of(checkpoint.load(known.path), known)
+    np.testing.assert_allclose(logits, known.logits, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_logits_tell_models_apart(name: str) -> None:
+    """A tolerance proves nothing where logits hardly vary: they vary ten thousand times as much."""
+    assert dialect(name).logits.std(axis=0).mean() > 10_000 * TOLERANCE
+
+
+def test_every_file_is_listed() -> None:
+    assert {path.stem for path in FOLDER.glob("*.safetensors")} == set(DIALECTS.values())
+
+
+def test_every_word_of_the_specs_is_spoken() -> None:
+    """The dialects cover each cell and skip scheme, and both settings of each switch."""
+    specs = [checkpoint.read_header(dialect(name).path).spec for name in DIALECTS]
+    recurrent = [spec for spec in specs if isinstance(spec, SampleRnnSpec)]
+    assert {spec.cell for spec in recurrent} == set(get_args(Cell))
+    assert {spec.skips for spec in recurrent} == {"none", "prism", "mehri"}
+    assert {spec.upsample_bias for spec in recurrent} == {"none", "slot"}
+    for switch in ("learned_h0", "expand_top", "relu_after_sum"):
+        assert {getattr(spec, switch) for spec in recurrent} == {False, True}, switch
+    assert {spec.tiers for spec in recurrent} == {1, 2}
+    assert {spec.hidden for spec in recurrent} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("prism-gru-noskip", {"cell": "gru-torch"}),
+        ("deepsound-3tier", {"cell": "gru-keras"}),
+        ("dadabots-2tier-lstm", {"cell": "lstm-keras"}),
+        ("prism-lstm-skip", {"cell": "lstm-theano"}),
+        ("deepsound-3tier", {"relu_after_sum": False}),
+        ("r9y9", {"residual_scale": 1.0}),
+        ("r9y9", {"skip_scale": 1.0}),
+    ],
+)
+def test_a_wrong_word_is_heard(name: str, change: dict[str, object]) -> None:
+    """Dialects that share every shape still differ: the same weights under a wrong spec give other logits."""
+    known = dialect(name)
+    model = checkpoint.load(known.path)
+    wrong = dataclasses.replace(model, spec=dataclasses.replace(model.spec, **change))
+    assert np.abs(logits_of(wrong, known) - known.logits).max() > 100 * TOLERANCE
