@@ -1,0 +1,154 @@
+"""The table of controls: what it accepts, clamps and refuses, and that everything derived from it agrees."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streamer.models.errors import ControlError
+
+from streamer.controls import (
+    CONTROLS,
+    MAX_TEXT,
+    PREFIX,
+    Control,
+    as_json,
+    as_markdown,
+    find,
+    parse,
+)
+
+DOCS = Path(__file__).parent.parent / "docs" / "controls.md"
+NUMERIC = [control for control in CONTROLS if control.type in ("float", "int")]
+SWITCHES = [control for control in CONTROLS if control.type in ("bool", "trigger")]
+
+by_name = pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+numeric = pytest.mark.parametrize("control", NUMERIC, ids=lambda control: control.name)
+
+
+def test_the_table_has_the_controls_of_this_version() -> None:
+    names = {control.name for control in CONTROLS}
+    assert names == {"temperature", "top_k", "top_p", "gain", "play", "seed", "reset", "model"}
+    assert len(CONTROLS) == len(names)
+
+
+@by_name
+def test_a_control_is_found_by_name_and_by_address(control: Control) -> None:
+    assert control.name.isidentifier()
+    assert control.address == PREFIX + control.name
+    assert find(control.name) is control
+    assert find(control.address) is control
+    assert find(control.name.replace("_", "-")) is control
+
+
+@by_name
+def test_a_default_is_a_value_that_the_control_takes(control: Control) -> None:
+    if control.default is not None:
+        taken = parse(control, control.default)
+        assert taken == control.default
+        assert type(taken) is type(control.default)
+
+
+def test_an_unknown_name_is_refused_with_the_candidates() -> None:
+    with pytest.raises(ControlError, match=r"temprature.*temperature.*top_k.*model"):
+        find("temprature")
+
+
+@numeric
+@given(value=st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers()))
+def test_every_number_is_taken_or_clamped(control: Control, value: float) -> None:
+    try:
+        taken = parse(control, value)
+    except ControlError:
+        assert isinstance(value, int)
+        assert abs(value) > 2**1023  # no float is as large
+        return
+    assert isinstance(taken, int if control.type == "int" else float)
+    assert control.minimum <= taken <= control.maximum
+    if control.minimum <= value <= control.maximum:
+        assert abs(taken - value) <= (0.5 if control.type == "int" else 0.0)
+    else:
+        assert taken == (control.minimum if value < 0 else control.maximum)
+
+
+@numeric
+@given(value=st.floats(allow_nan=False, allow_infinity=False))
+def test_a_numeric_string_counts_as_its_number(control: Control, value: float) -> None:
+    assert parse(control, f" {value!r} ") == parse(control, value)
+
+
+@numeric
+def test_bools_and_numpy_scalars_are_numbers(control: Control) -> None:
+    assert parse(control, True) == 1
+    assert parse(control, False) == 0
+    assert parse(control, np.float32(1)) == parse(control, np.int64(1)) == 1
+
+
+@pytest.mark.parametrize("control", [*NUMERIC, *SWITCHES], ids=lambda control: control.name)
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, "nan", "-inf", "loud", "", "0x10", None, b"1", [1.0], (1, 2, 3, 4), 1j],
+    ids=repr,
+)
+def test_what_is_not_a_finite_number_is_refused(control: Control, value: object) -> None:
+    with pytest.raises(ControlError) as refusal:
+        parse(control, value)
+    assert control.name in str(refusal.value)
+    assert control.expects in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("control", SWITCHES, ids=lambda control: control.name)
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [
+        (True, True),
+        (False, False),
+        (1, True),
+        (0, False),
+        (127, True),
+        (-3, False),
+        (0.49, False),
+        ("1.0", True),
+    ],
+)
+def test_switches_are_true_from_one_half_on(control: Control, value: object, taken: bool) -> None:
+    assert parse(control, value) is taken
+
+
+@given(name=st.text(min_size=1, max_size=MAX_TEXT).filter(str.isprintable))
+def test_a_model_name_passes_unchanged(name: str) -> None:
+    assert parse(find("model"), name) == name
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x" * (MAX_TEXT + 1), "two\nlines", "nul\0", 3, 1.5, True, None, b"rain"]
+)
+def test_what_cannot_be_a_model_name_is_refused(value: object) -> None:
+    with pytest.raises(ControlError, match="model takes a text of 1 to 256 characters"):
+        parse(find("model"), value)
+
+
+def test_a_long_value_is_not_echoed_in_full() -> None:
+    with pytest.raises(ControlError) as refusal:
+        parse(find("gain"), "z" * 100_000)
+    assert len(str(refusal.value)) < 200
+
+
+def test_json_lists_the_table() -> None:
+    rows = json.loads(as_json())
+    assert [row["name"] for row in rows] == [control.name for control in CONTROLS]
+    keys = {"name", "address", "type", "min", "max", "default", "unit", "curve", "description"}
+    assert all(set(row) == keys for row in rows)
+    gain = rows[3]
+    assert (gain["min"], gain["max"], gain["default"], gain["unit"]) == (0.0, 2.0, 1.0, "amplitude")
+
+
+def test_the_page_of_controls_is_the_table() -> None:
+    remedy = (
+        "python -c 'from streamer.controls import as_markdown as m; print(m(), end=\"\")' > docs/controls.md"
+    )
+    assert DOCS.read_text(encoding="utf-8") == as_markdown(), f"write it anew: {remedy}"
