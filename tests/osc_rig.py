@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
-from streamer.models.errors import ControlError
 
 from streamer.controls import CONTROLS, Value
+from streamer.models.errors import ControlError
 
 DEADLINE = 5.0
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streamer.models.errors import ControlError
 
 from streamer.controls import (
     CONTROLS,
@@ -20,6 +19,7 @@ from streamer.controls import (
     find,
     parse,
 )
+from streamer.models.errors import ControlError
 
 DOCS = Path(__file__).parent.parent / "docs" / "controls.md"
 NUMERIC = [control for control in CONTROLS if control.type in ("float", "int")]

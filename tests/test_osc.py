@@ -18,10 +18,10 @@ from osc_rig import DEADLINE, Client, Memory, encode, tags_of
 from pythonosc.osc_bundle_builder import OscBundleBuilder
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
-from streamer.models.errors import ControlError, StreamerError
 
 from streamer import __version__
 from streamer.controls import CONTROLS, Control
+from streamer.models.errors import ControlError, StreamerError
 from streamer.osc import COMMANDS, ERRORS_PER_SECOND, MAX_LISTENERS, MAX_WAITING, REPLIES, OscServer
 from streamer.osc_codec import (
     MAX_ARGUMENTS,
