@@ -43,7 +43,9 @@ def read_clip(path: Path, rate: int) -> NDArray[np.float32]:
     mono = samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise CorpusError(f"{path}: holds samples that are not finite numbers")
-    return mono if file_rate == rate else soxr.resample(mono, file_rate, rate, quality="HQ").astype(np.float32)
+    return (
+        mono if file_rate == rate else soxr.resample(mono, file_rate, rate, quality="HQ").astype(np.float32)
+    )
 
 
 def read_folder(folder: Path, rate: int, skipped: Callable[[str], None]) -> list[Clip]:
@@ -59,7 +61,9 @@ def read_folder(folder: Path, rate: int, skipped: Callable[[str], None]) -> list
         if samples.size:
             clips.append(Clip(str(path.relative_to(folder)), samples))
     if len(clips) < 2:
-        raise CorpusError(f"{folder}: {len(clips)} readable audio files; training needs at least two, one to hold out")
+        raise CorpusError(
+            f"{folder}: {len(clips)} readable audio files; training needs at least two, one to hold out"
+        )
     return clips
 
 
@@ -80,5 +84,7 @@ def fitting_scale(clips: list[Clip], preemphasis: float) -> float:
 def quantise(clips: list[Clip], quantiser: Quantiser) -> Corpus:
     """Quantise a corpus file by file, so that the stretching quantisers see whole clips."""
     training, held_out = split(clips)
-    codes = [np.concatenate([quantiser.encode(clip.samples) for clip in part]) for part in (training, held_out)]
+    codes = [
+        np.concatenate([quantiser.encode(clip.samples) for clip in part]) for part in (training, held_out)
+    ]
     return Corpus(*codes)

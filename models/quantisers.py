@@ -50,9 +50,13 @@ class Quantiser:
     def __post_init__(self) -> None:
         """Check every field; raise `SpecError` naming the first that is wrong."""
         if self.kind not in get_args(Kind):
-            raise SpecError(f"quantiser {self.kind!r} is unknown: it must be one of {', '.join(get_args(Kind))}")
+            raise SpecError(
+                f"quantiser {self.kind!r} is unknown: it must be one of {', '.join(get_args(Kind))}"
+            )
         if type(self.levels) is not int or not 2 <= self.levels <= MAX_LEVELS:
-            raise SpecError(f"quantiser levels is {self.levels!r}: it must be a whole number from 2 to {MAX_LEVELS}")
+            raise SpecError(
+                f"quantiser levels is {self.levels!r}: it must be a whole number from 2 to {MAX_LEVELS}"
+            )
         if not _is_number(self.preemphasis) or not 0 <= self.preemphasis < 1:
             raise SpecError(f"preemphasis is {self.preemphasis!r}: it must be a number from 0 to below 1")
         if not _is_number(self.scale) or not 0 < self.scale <= 1000:

@@ -48,14 +48,18 @@ class SampleRnn(nn.Module):
         tiers = [self._tier(tier, "h0") if spec.learned_h0 else zeros for tier in range(spec.tiers)]
         return [[layer.expand(batch, -1) for layer in h0] for h0 in tiers]
 
-    def forward(self, codes: Tensor, state: State | None = None, side: Tensor | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, codes: Tensor, state: State | None = None, side: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Predict codes[:, F:] of codes (B, F + T), F the slowest frame and T a multiple of it: logits (B, T, Q), state.
 
         Row t predicts codes[:, F + t] from what lies before it. side: (B, T, V), known before the code it helps predict.
         """
         spec, top = self.spec, self.spec.frames[0]
         length = codes.shape[1] - top
-        assert length > 0 and length % top == 0, f"{length} codes to predict: it must be a multiple of the frame {top}"
+        assert length > 0 and length % top == 0, (
+            f"{length} codes to predict: it must be a multiple of the frame {top}"
+        )
         state = self.initial_state(len(codes)) if state is None else state
         scaled = 2 * (codes.to(self.embedding.dtype) / (spec.levels / 2) - 1)
         slots: Tensor | None = None
@@ -70,10 +74,16 @@ class SampleRnn(nn.Module):
     def _tier(self, tier: int, name: str) -> Tensor:
         return getattr(self, f"tier{tier}__{name.replace('.', '__')}")  # type: ignore[no-any-return]
 
-    def _run_tier(self, tier: int, frames: Tensor, slots: Tensor | None, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _run_tier(
+        self, tier: int, frames: Tensor, slots: Tensor | None, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         """Frames (B, N, F) and the slots from above (B, N, D) -> slots for below (B, N * ratio, D) and the new state."""
         spec = self.spec
-        y = frames @ self._tier(tier, "expand_weight") + self._tier(tier, "expand_bias") if spec.expands(tier) else frames
+        y = (
+            frames @ self._tier(tier, "expand_weight") + self._tier(tier, "expand_bias")
+            if spec.expands(tier)
+            else frames
+        )
         y = y if slots is None else y + slots
         outputs, after = [], []
         x = torch.cat([y, y], -1) if spec.skips == "prism" else y
@@ -84,7 +94,9 @@ class SampleRnn(nn.Module):
             x = torch.cat([h, y], -1) if spec.skips == "mehri" else h
         out = outputs[-1]
         if spec.skips != "none":
-            out = torch.cat(outputs, -1) @ self._tier(tier, "skip_weight").flatten(0, 1) + self._tier(tier, "skip_bias")
+            out = torch.cat(outputs, -1) @ self._tier(tier, "skip_weight").flatten(0, 1) + self._tier(
+                tier, "skip_bias"
+            )
         return self._upsample(tier, out), after
 
     def _upsample(self, tier: int, out: Tensor) -> Tensor:
@@ -98,7 +110,9 @@ class SampleRnn(nn.Module):
     def _run_rnn(self, tier: int, layer: int, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One RNN layer over x (B, N, in) from its state -> outputs (B, N, D), last state."""
         spec, name = self.spec, f"rnn{layer}"
-        weights = [self._tier(tier, f"{name}.{part}") for part in ("input_weight", "recurrent_weight", "bias")]
+        weights = [
+            self._tier(tier, f"{name}.{part}") for part in ("input_weight", "recurrent_weight", "bias")
+        ]
         if spec.cell == "gru-theano":
             return _theano_gru(x, state, *weights)
         if spec.cell in ("gru-keras", "gru-torch"):
@@ -106,7 +120,9 @@ class SampleRnn(nn.Module):
         else:
             weights.append(torch.zeros_like(weights[2]))
         kind = spec.cell.split("-")[0]
-        flat = [_reorder(weight, GATES[spec.cell], _TORCH_GATES[kind]).mT.contiguous() for weight in weights[:2]]
+        flat = [
+            _reorder(weight, GATES[spec.cell], _TORCH_GATES[kind]).mT.contiguous() for weight in weights[:2]
+        ]
         flat += [_reorder(bias, GATES[spec.cell], _TORCH_GATES[kind]) for bias in weights[2:]]
         if kind == "gru":
             out, last = torch.gru(x, state[None].contiguous(), flat, True, 1, 0.0, False, False, True)

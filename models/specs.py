@@ -18,6 +18,8 @@ Shapes: TypeAlias = "dict[str, tuple[int, ...]]"
 MAX_WIDTH = 8192
 MAX_LEVELS = 65536
 MAX_PARAMETERS = 2**30
+MAX_QUEUED = 2**28
+"""Numbers that a WaveNet's layers may remember between samples: few weights can ask for any amount of memory."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -98,12 +100,22 @@ class WaveNetSpec:
         for name in ("embedding", "condition", "side"):
             _require_int(name, getattr(self, name), 0, MAX_WIDTH)
         _require_int("condition_ids", self.condition_ids, 0, MAX_LEVELS)
-        _require(self.condition > 0 or self.condition_ids == 0, "condition_ids needs a condition width above 0")
+        _require(
+            self.condition > 0 or self.condition_ids == 0, "condition_ids needs a condition width above 0"
+        )
         for name in ("input_bias", "gate_bias", "residual_bias", "skip_bias", "output_bias", "output2_bias"):
             _require_bool(name, getattr(self, name))
         _require_scale("residual_scale", self.residual_scale)
         _require_scale("skip_scale", self.skip_scale)
-        _require(self.parameters <= MAX_PARAMETERS, f"{self.parameters} weights: at most {MAX_PARAMETERS} can be loaded")
+        queued = self.receptive_field * self.residual
+        _require(
+            queued <= MAX_QUEUED,
+            f"dilations and residual ask for queues of {queued}: at most {MAX_QUEUED} numbers",
+        )
+        _require(
+            self.parameters <= MAX_PARAMETERS,
+            f"{self.parameters} weights: at most {MAX_PARAMETERS} can be loaded",
+        )
 
     @property
     def layers(self) -> int:
@@ -207,7 +219,10 @@ class SampleRnnSpec:
         for frame in self.frames:
             _require_int("a frame size", frame, 1, 4096)
         for above, below in zip(self.frames, self.frames[1:], strict=False):
-            _require(above % below == 0 and above > below, f"frames {self.frames}: each must be a multiple of the next")
+            _require(
+                above % below == 0 and above > below,
+                f"frames {self.frames}: each must be a multiple of the next",
+            )
         _require_int("dim", self.dim, 1, MAX_WIDTH)
         _require_int("rnn_layers", self.rnn_layers, 1, 5)
         _require_int("levels", self.levels, 2, MAX_LEVELS)
@@ -219,7 +234,10 @@ class SampleRnnSpec:
         _require_choice("upsample_bias", self.upsample_bias, UpsampleBias)
         for name in ("learned_h0", "expand_top", "relu_after_sum"):
             _require_bool(name, getattr(self, name))
-        _require(self.parameters <= MAX_PARAMETERS, f"{self.parameters} weights: at most {MAX_PARAMETERS} can be loaded")
+        _require(
+            self.parameters <= MAX_PARAMETERS,
+            f"{self.parameters} weights: at most {MAX_PARAMETERS} can be loaded",
+        )
 
     @property
     def tiers(self) -> int:
@@ -325,7 +343,8 @@ def spec_from_json(data: object) -> Spec:
     _require(isinstance(data, dict), "the spec is not a JSON object")
     values = dict(data)  # type: ignore[call-overload]
     architecture = values.pop("architecture", None)
-    _require(architecture in ARCHITECTURES, f"architecture {architecture!r} is unknown: it must be wavenet or samplernn")
+    known = isinstance(architecture, str) and architecture in ARCHITECTURES
+    _require(known, f"architecture {architecture!r} is unknown: it must be wavenet or samplernn")
     kind = ARCHITECTURES[architecture]
     foreign = sorted(set(values) - {field.name for field in fields(kind)})
     _require(not foreign, f"the spec has unknown fields: {', '.join(map(repr, foreign))}")

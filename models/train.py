@@ -69,6 +69,25 @@ class Recipe:
     about: Provenance
 
 
+def find_recipe(name: str) -> Path:
+    """Path of a recipe: a TOML file, or the name of one of those shipped; raise `StreamerError` where there is none."""
+    shipped = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.toml"))}
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        raise StreamerError(f"recipe {name!r} is unknown: choose {', '.join(shipped)}, or name a TOML file")
+    return path
+
+
+def find_device(name: str) -> torch.device:
+    """The device to train on: cpu, cuda, or the best there is for "auto"; raise `StreamerError` for any other."""
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if chosen not in ("cpu", "cuda") or (chosen == "cuda" and not torch.cuda.is_available()):
+        raise StreamerError(
+            f"device {name!r} cannot be used here: choose cpu{', cuda' * torch.cuda.is_available()}"
+        )
+    return torch.device(chosen)
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; raise `StreamerError` naming what is wrong in it."""
     try:
@@ -111,7 +130,11 @@ class Streams:
     def next(self, model: Model) -> Tensor:
         """Codes (B, context + length) of the next step."""
         last = len(self.codes) - self.context - self.length
-        fresh = self.positions > last if isinstance(model, SampleRnn) else torch.ones_like(self.positions, dtype=torch.bool)
+        fresh = (
+            self.positions > last
+            if isinstance(model, SampleRnn)
+            else torch.ones_like(self.positions, dtype=torch.bool)
+        )
         drawn = torch.randint(0, last + 1, self.positions.shape, generator=self.generator)
         self.positions = torch.where(fresh, drawn, self.positions)
         if isinstance(model, SampleRnn) and fresh.any():
@@ -132,7 +155,9 @@ class Streams:
         ]
 
 
-def loss_of(model: Model, codes: Tensor, state: State | None, dtype: torch.dtype | None) -> tuple[Tensor, State | None]:
+def loss_of(
+    model: Model, codes: Tensor, state: State | None, dtype: torch.dtype | None
+) -> tuple[Tensor, State | None]:
     """Mean cross-entropy (nats) of codes (B, context + T) after their context, and the state at their end."""
     device = next(model.parameters()).device
     codes = codes.to(device)
@@ -235,7 +260,9 @@ def save_run(run: Run, folder: Path) -> None:
         tensors |= {f"streams.state.{tier}.{layer}": value for layer, value in enumerate(layers)}
     metadata = {"step": str(run.step), "best": repr(run.best)}
     part = folder / "resume.part"
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, part, metadata)
+    save_file(
+        {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, part, metadata
+    )
     part.replace(folder / "resume.safetensors")
 
 
@@ -330,13 +357,16 @@ def with_baselines(about: Provenance, folder: Path, corpus: Corpus, quantiser: Q
     return Provenance(**values)
 
 
-def _keep(run: Run, recipe: Recipe, quantiser: Quantiser, about: Provenance, bits: float, folder: Path) -> None:
+def _keep(
+    run: Run, recipe: Recipe, quantiser: Quantiser, about: Provenance, bits: float, folder: Path
+) -> None:
     """Write the checkpoints and the log of one evaluation."""
     better, run.best = bits < run.best, min(bits, run.best)
     values = {item.name: getattr(about, item.name) for item in fields(about)}
     values |= {"steps": run.step, "bits_per_sample": round(bits, 4)}
     weights: dict[str, np.ndarray[Any, Any]] = {
-        name.replace("__", "."): value.detach().cpu().numpy() for name, value in run.average.named_parameters()
+        name.replace("__", "."): value.detach().cpu().numpy()
+        for name, value in run.average.named_parameters()
     }
     for name in ("latest", "best") if better else ("latest",):
         checkpoint.save(

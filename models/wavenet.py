@@ -44,7 +44,11 @@ class WaveNet(nn.Module):
         return uniform(shape, shape[-2], generator)
 
     def forward(
-        self, codes: Tensor, condition: Tensor | None = None, side: Tensor | None = None, from_rest: bool = True
+        self,
+        codes: Tensor,
+        condition: Tensor | None = None,
+        side: Tensor | None = None,
+        from_rest: bool = True,
     ) -> Tensor:
         """Predict the code after each of codes (B, T): logits (B, T, Q).
 
@@ -95,7 +99,9 @@ class WaveNet(nn.Module):
         if from_rest:
             taps = [_delay(h, reach - tap * dilation) for tap in range(self.spec.kernel)]
         else:
-            taps = [h[:, tap * dilation : h.shape[1] - reach + tap * dilation] for tap in range(self.spec.kernel)]
+            taps = [
+                h[:, tap * dilation : h.shape[1] - reach + tap * dilation] for tap in range(self.spec.kernel)
+            ]
         a = torch.cat(taps, -1) @ self.gate_weight[layer]
         if self.spec.gate_bias:
             a = a + self.gate_bias[layer]

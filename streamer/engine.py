@@ -27,7 +27,9 @@ from streamer.voice import LIVE, Voice
 
 LEAD = 0.4
 """Seconds written ahead unless asked otherwise: enough without real-time rights; see `streamer doctor`."""
-_LONGEST_FILL = 10.0  # seconds that a new voice may take for its first lead before it is swapped in all the same
+_LONGEST_FILL = (
+    10.0  # seconds that a new voice may take for its first lead before it is swapped in all the same
+)
 
 
 class Models(Protocol):

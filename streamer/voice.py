@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from streamer.kernels.atomics import aligned_words, load, load_acquire, monotonic_ns, sleep_us, store, store_release
+from streamer.kernels import cache
+from streamer.kernels.atomics import (
+    aligned_words,
+    load,
+    load_acquire,
+    monotonic_ns,
+    sleep_us,
+    store,
+    store_release,
+)
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import advance, push
 from streamer.kernels.rng import uniform
@@ -107,7 +116,9 @@ class Voice:
     ) -> None:
         spec, rate, quantiser = checkpoint.spec, checkpoint.sample_rate, checkpoint.quantiser
         if spec.side:
-            raise StreamerError(f"{name}: it needs an input from past samples that this version cannot compute")
+            raise StreamerError(
+                f"{name}: it needs an input from past samples that this version cannot compute"
+            )
         self.name = name
         self.checkpoint = checkpoint
         target = round(lead * rate)
@@ -149,6 +160,7 @@ class Voice:
         self.tape.attention = 1
         self._generate(forever=False)
         self.tape.attention = 0
+        cache.mark_compiled(f"voice-{self.checkpoint.spec.architecture}")
 
     def start(self) -> None:
         """Keep the lead filled from now on, on a thread of its own."""

@@ -1,0 +1,462 @@
+"""The command line: each command reads its arguments, calls the part that does the work, and prints what it says.
+
+An error that streamer raises on purpose is one line on stderr and exit code 2; Ctrl-C ends any command without a
+traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer import __version__, controls
+from streamer.controls import CONTROLS, Control, Value
+from streamer.library import DEFAULT_MODEL, Library, open_model
+from streamer.models.errors import StreamerError
+from streamer.osc import DEFAULT_PORT
+
+if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands that need it
+    from streamer.audio import Device
+    from streamer.engine import Engine
+    from streamer.models.checkpoint import Checkpoint
+    from streamer.play import Performance
+
+INSTEAD_SECONDS = 20.0
+"""Rendered to a file where there is no sound device."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for an error with a remedy, 130 after Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except StreamerError as error:
+        print(f"streamer: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `streamer models | head`
+        sys.stderr.close()
+        return 0
+
+
+# --- arguments ----------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="streamer",
+        description="A neural synthesiser that is played live.",
+        epilog="Example: streamer play",
+    )
+    parser.add_argument("--version", action="version", version=f"streamer {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (
+        _add_play,
+        _add_render,
+        _add_models,
+        _add_controls,
+        _add_devices,
+        _add_doctor,
+        _add_train,
+        _add_bench,
+    ):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], about: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about, epilog=f"Example: {example}"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_play(commands: Any) -> None:
+    example = "streamer play lead-guitar --device usb --temperature 0.9"
+    parser = _command(
+        commands, "play", _play, "Play a model on a sound device, controlled over OSC.", example
+    )
+    parser.add_argument(
+        "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="a name, or a model file"
+    )
+    parser.add_argument("--device", help="number, or part of the name, of a sound device")
+    parser.add_argument("--list-devices", action="store_true", help="list the sound devices and end")
+    parser.add_argument("--rate", type=_positive(int), metavar="HZ", help="device rate; its own by default")
+    parser.add_argument("--block", type=_positive(int), default=0, metavar="FRAMES", help="frames a callback")
+    parser.add_argument(
+        "--lead", type=_positive(float), metavar="MS", help="written ahead; see streamer doctor"
+    )
+    parser.add_argument(
+        "--osc-port", type=int, default=DEFAULT_PORT, metavar="PORT", help="0 takes any free one"
+    )
+    parser.add_argument(
+        "--osc-host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 is the whole network"
+    )
+    _add_live_controls(parser)
+
+
+def _add_render(commands: Any) -> None:
+    example = "streamer render out.flac --model lead-guitar --seconds 60 --seed 7"
+    parser = _command(commands, "render", _render, "Write what a model plays to a WAV or FLAC file.", example)
+    parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .wav or .flac")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, or a model file")
+    parser.add_argument(
+        "--seconds", type=_positive(float), default=INSTEAD_SECONDS, help="length of the file"
+    )
+    _add_live_controls(parser)
+
+
+def _add_models(commands: Any) -> None:
+    parser = _command(
+        commands, "models", _models, "List the models that can be played.", "streamer models --json"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_controls(commands: Any) -> None:
+    about, example = "List the live controls: ranges, defaults, OSC addresses.", "streamer controls --json"
+    parser = _command(commands, "controls", _controls, about, example)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_devices(commands: Any) -> None:
+    _command(commands, "devices", _devices, "List the sound devices.", "streamer devices")
+
+
+def _add_doctor(commands: Any) -> None:
+    about = "Measure this machine and say whether, and how safely, a model will play on it."
+    parser = _command(commands, "doctor", _doctor, about, "streamer doctor lead-guitar")
+    parser.add_argument(
+        "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="a name, or a model file"
+    )
+
+
+def _add_train(commands: Any) -> None:
+    example = "streamer train corpora/lead-guitar --recipe lead-guitar"
+    parser = _command(commands, "train", _train, "Train a model on a folder of audio, by a recipe.", example)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="audio files, searched recursively")
+    parser.add_argument("--recipe", required=True, help="a recipe's name, or a TOML file")
+    parser.add_argument(
+        "--run", type=Path, dest="run_folder", metavar="FOLDER", help="default: runs/RECIPE; resumed"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
+
+
+def _add_bench(commands: Any) -> None:
+    about = "Measure the steppers' speed beside torch, with cached state and without."
+    parser = _command(commands, "bench", _bench, about, "streamer bench --json")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_live_controls(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("controls", "where they start; `streamer controls` describes them")
+    for control in CONTROLS:
+        if control.type in ("float", "int"):
+            option = "--" + control.name.replace("_", "-")
+            group.add_argument(option, type=_taken_by(control), metavar="N", help=control.expects)
+
+
+def _taken_by(control: Control) -> Callable[[str], Value]:
+    def parse(text: str) -> Value:
+        try:
+            return controls.parse(control, text)
+        except StreamerError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < 1e9:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    parse.__name__ = "number"
+    return parse
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+def _play(options: argparse.Namespace) -> int:
+    from streamer import audio
+    from streamer.models.errors import DeviceError
+
+    if options.list_devices:
+        return _devices(options)
+    name, checkpoint = open_model(options.model)
+    try:
+        device = audio.find_device(options.device)
+    except DeviceError as error:
+        if options.device is not None:
+            raise
+        _say(f"{error}; --list-devices shows what there is, --device chooses.")
+        options.out, options.seconds = Path(f"streamer-{name}.wav"), INSTEAD_SECONDS
+        _say(f"Writing {INSTEAD_SECONDS:g} s to {options.out} instead.")
+        return _render(options)
+    return _play_on(device, name, checkpoint, options)
+
+
+def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argparse.Namespace) -> int:
+    from streamer import audio
+    from streamer.osc import OscServer
+    from streamer.play import Performance, stopped_by_signals
+
+    format = audio.settle(device, options.rate)
+    lead = None if options.lead is None else options.lead / 1000
+    engine = _engine(name, checkpoint, options, rate=format.rate, channels=format.channels, lead=lead)
+    status = _StatusLine(engine)
+    with OscServer(engine, options.osc_port, options.osc_host) as server, stopped_by_signals() as stopped:
+        engine.listen(server)
+        performance = Performance(engine, device, options.block, "high", status.say)
+        _say(f"Playing {_described(engine)} on {device}, {format.rate} Hz, {format.channels} channels.")
+        _say(f"OSC at {options.osc_host}:{server.port}, for example {CONTROLS[0].address} 0.9. Ctrl-C ends.")
+        performance.start()
+        performance.run(stopped, status.show)
+    return _end(performance, status)
+
+
+def _end(performance: Performance, status: _StatusLine) -> int:
+    from streamer import audio
+
+    closed = performance.stop()
+    status.end()
+    if not closed:
+        audio.leave(0)
+    return 0
+
+
+def _render(options: argparse.Namespace) -> int:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streamer.render import LONGEST_SECONDS, format_of, render
+
+    format_of(options.out)
+    if options.seconds > LONGEST_SECONDS:
+        raise StreamerError(f"{options.seconds:g} seconds is too long: at most {LONGEST_SECONDS}")
+    engine = _engine(*open_model(options.model), options, rate=None, channels=1, lead=None)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(str(options.out), total=options.seconds)
+        render(engine, options.out, options.seconds, lambda seconds: bar.update(task, completed=seconds))
+    factor = engine.voice.realtime_factor
+    _say(
+        f"{options.out}: {options.seconds:g} s of {_described(engine)}, written at {factor:.1f} times real time."
+    )
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from streamer.models import library
+
+    entries = library.catalogue()
+    rows = [_model_row(entry) for entry in entries if entry.header is not None]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(
+            rows, ("name", "architecture", "sample_rate", "license", "bits_per_sample", "parameters")
+        )
+    for entry in entries:
+        if entry.header is None:
+            print(f"streamer: {entry.problem}", file=sys.stderr)
+    return 0
+
+
+def _model_row(entry: Any) -> dict[str, Any]:
+    header = entry.header
+    return {
+        "name": entry.name,
+        "architecture": header.spec.architecture,
+        "sample_rate": header.sample_rate,
+        "license": header.provenance.licence,
+        "bits_per_sample": header.provenance.bits_per_sample,
+        "parameters": header.spec.parameters,
+        "title": header.provenance.title,
+        "hash": header.hash,
+    }
+
+
+def _controls(options: argparse.Namespace) -> int:
+    if options.json:
+        print(controls.as_json())
+    else:
+        _print_table(json.loads(controls.as_json()), ("address", "min", "max", "default", "description"))
+    return 0
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from streamer import audio
+
+    found = audio.devices()
+    if not found:
+        _say("There is no sound device: connect one, or start JACK.")
+    for device in found:
+        mark = "*" if device.is_default else " "
+        print(f"{mark} {device}, {device.outputs} outputs, {device.rate} Hz")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from streamer import doctor
+
+    name, checkpoint = open_model(options.model)
+    _say_if_compiling(checkpoint.spec.architecture)
+    report = doctor.examine(name, checkpoint)
+    print(report.as_text())
+    return 0 if report.playable else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from streamer import bench
+
+    rows = bench.run(tell=lambda line: print(line, file=sys.stderr, flush=True))
+    print(bench.as_json(rows) if options.json else bench.as_table(rows))
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    try:
+        import torch
+    except ImportError:
+        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streamer.models import train
+
+    recipe_path = train.find_recipe(options.recipe)
+    recipe = train.read_recipe(recipe_path)
+    run_folder = options.run_folder or Path("runs") / recipe_path.stem
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = train.find_device(options.device)
+    _say(
+        f"Training {recipe_path.stem} on {options.folder} into {run_folder}; Ctrl-C stops, the same command resumes."
+    )
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=recipe.plan.steps)
+
+        def tell(now: train.Progress) -> None:
+            text = f"{now.bits:.3f} bits a sample, {now.samples_per_second:,.0f} samples/s"
+            bar.update(task, completed=now.step, description=text)
+            if now.held_out is not None:
+                bar.console.print(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
+
+        best = train.train(options.folder, recipe, run_folder, device, tell, bar.console.print)
+    _say(f"The best model so far is {best}; hear it with: streamer play {best}")
+    return 0
+
+
+# --- what commands share ------------------------------------------------------------------------------------
+
+
+def _engine(
+    name: str,
+    checkpoint: Checkpoint,
+    options: argparse.Namespace,
+    rate: int | None,
+    channels: int,
+    lead: float | None,
+) -> Engine:
+    """An engine for a model and the controls that the options name, compiled and ready to start."""
+    _say_if_compiling(checkpoint.spec.architecture)
+    from streamer.engine import LEAD, Engine
+
+    asked = {
+        control.name: getattr(options, control.name, None) for control in CONTROLS if control.type != "string"
+    }
+    values = {key: value for key, value in asked.items() if value is not None}
+    return Engine(
+        name, checkpoint, Library(), rate=rate, channels=channels, lead=lead or LEAD, controls=values
+    )
+
+
+def _say_if_compiling(architecture: str) -> None:
+    from streamer.kernels import cache
+
+    if not cache.compiled_already(f"voice-{architecture}"):
+        _say(f"Compiling the {architecture} kernels for this machine; once, about 20 s ...")
+
+
+def _described(engine: Engine) -> str:
+    header = engine.voice.checkpoint
+    million = header.spec.parameters / 1e6
+    licence = header.provenance.licence or "no licence given"
+    return f"{engine.voice.name} ({header.spec.architecture}, {million:.1f} M weights, {header.sample_rate} Hz, {licence})"
+
+
+class _StatusLine:
+    """The performance's state: one line that is rewritten on a terminal, a line every few seconds in a log."""
+
+    _LOG_EVERY = 20
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._terminal = sys.stdout.isatty()
+        self._shown = 0
+
+    def show(self) -> None:
+        """Show how full the buffer is, and how the rest does."""
+        if self._terminal:
+            print(f"\r\033[2K{self._text()}", end="", flush=True)
+        elif self._shown % self._LOG_EVERY == 0:
+            _say(self._text())
+        self._shown += 1
+
+    def say(self, line: str) -> None:
+        """Say something above the status."""
+        _say(("\r\033[2K" if self._terminal else "") + line)
+
+    def end(self) -> None:
+        """Leave the last status standing."""
+        print(f"\r\033[2K{self._text()}" if self._terminal else self._text(), flush=True)
+
+    def _text(self) -> str:
+        status = self._engine.status()
+        return (
+            f"buffer {status['buffer_ms']:.0f} ms | {status['realtime_factor']:.1f}x real time | "
+            f"{status['underruns']} underruns | {status['device_rate']} Hz, measured {status['device_rate_measured']:.1f}"
+        )
+
+
+def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column != columns[-1])
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    Console().print(table)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""The models that the engine can be asked for by name: those shipped, and those in the performer's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamer.models import checkpoint, library
+from streamer.models.checkpoint import Checkpoint
+
+DEFAULT_MODEL = "lead-guitar"
+
+
+class Library:
+    """The engine's `Models`; a name can come from the network, so it never leaves the model folders."""
+
+    def load(self, name: str) -> Checkpoint:
+        """Read a model; raise `CheckpointError` where it is unknown or cannot be read."""
+        return checkpoint.load(library.resolve(name, allow_path=False))
+
+    def names(self) -> Sequence[str]:
+        """The names of all models, sorted."""
+        return list(library.names())
+
+
+def open_model(name_or_path: str) -> tuple[str, Checkpoint]:
+    """Read what the command line names: a model's name, or a path to its file. Raises `CheckpointError`."""
+    path = library.resolve(name_or_path, allow_path=True)
+    return path.name.removesuffix(checkpoint.SUFFIX), checkpoint.load(path)

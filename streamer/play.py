@@ -1,0 +1,97 @@
+"""A performance: an engine on a device, the device watched over, until somebody stops it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from streamer import audio
+from streamer.audio import Device, Output
+from streamer.engine import Engine
+from streamer.models.errors import DeviceError
+
+STATUS_SECONDS = 0.25
+_RETRY_SECONDS = 1.0
+
+Tell = Callable[[str], None]
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that is set by Ctrl-C or a polite kill, which then raise nothing."""
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Performance:
+    """Plays an engine on a device until it is stopped, and opens the device again when it comes back.
+
+    Args:
+        engine: prepared for the device's rate and channels, not yet started.
+        device: where it is heard.
+        block, latency: as `streamer.audio.Output` takes them.
+        tell: takes one line whenever something happens that a performer should know.
+    """
+
+    def __init__(self, engine: Engine, device: Device, block: int, latency: float | str, tell: Tell) -> None:
+        self.engine = engine
+        self._device = device
+        self._settings = block, latency
+        self._tell = tell
+        self._output = self._new_output()
+
+    def start(self) -> None:
+        """Begin to write, and to play as soon as there is something; raise `DeviceError` if the device refuses."""
+        self.engine.start()
+        self._output.start()
+
+    def wait_sounding(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until something has been heard; return whether."""
+        deadline = time.monotonic() + timeout
+        while self.engine.play_head.counters().frames_played == 0:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def run(self, stopped: threading.Event, show: Callable[[], None]) -> None:
+        """Watch over the device, and show the status, until `stopped` is set."""
+        while not stopped.wait(STATUS_SECONDS):
+            if not self._output.alive:
+                self._tell(f"{self._device.name} has gone; it is opened again as soon as it is back")
+                self._output.stop()
+                while not self._reopen():
+                    if stopped.wait(_RETRY_SECONDS):
+                        return
+                self._tell(f"{self._device.name} is back")
+            show()
+
+    def stop(self) -> bool:
+        """Fade out and close; False where the sound system hangs and only `audio.leave` will do."""
+        closed = self._output.stop()
+        self.engine.close()
+        return closed
+
+    def _new_output(self) -> Output:
+        return Output(self.engine.play_head, self._device, *self._settings)
+
+    def _reopen(self) -> bool:
+        """Try once to get the device back; the tape waits where it is."""
+        try:
+            audio.rescan()
+            self._device = audio.find_device(self._device.name)
+            self._output = self._new_output()
+            self._output.start()
+        except DeviceError:
+            return False
+        return True
