@@ -1,4 +1,4 @@
-"""What a model must beat before it has learned anything that can be heard: bits per sample of two simple predictors."""
+"""What a model must beat before it has learned anything that can be heard: bits of two simple predictors."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,10 @@ def unigram_bits(training: Codes, held_out: Codes, levels: int) -> float:
 
 
 def linear_predictor_bits(training: Codes, held_out: Codes, quantiser: Quantiser, order: int = 32) -> float:
-    """Bits per held-out code under a fixed linear predictor with a discretised logistic around its prediction.
+    """Bits per held-out code under a fixed linear predictor and a discretised logistic around it.
 
-    The predictor is the least-squares fit to the training codes' amplitudes; the logistic's scale, proportional to the
-    recent mean error with a floor, is the best of a grid on the training codes.
+    The predictor is the least-squares fit to the training codes' amplitudes; the logistic's scale,
+    proportional to the recent mean error with a floor, is the best of a grid on the training codes.
     """
     table = quantiser.table()
     coefficients = _fit(table[training], order)
@@ -29,7 +29,7 @@ def linear_predictor_bits(training: Codes, held_out: Codes, quantiser: Quantiser
 
 
 def _fit(values: NDArray[np.float64], order: int) -> NDArray[np.float64]:
-    """Least-squares predictor of values (T,) from the `order` before, newest first, by the normal equations."""
+    """Least-squares predictor of values (T,) from the `order` before, newest first."""
     windows = np.lib.stride_tricks.sliding_window_view(values, order + 1)[:, ::-1]
     gram = windows.T @ windows
     return np.linalg.solve(gram[1:, 1:] + 1e-9 * np.trace(gram) * np.eye(order), gram[1:, 0])
@@ -49,7 +49,8 @@ def _logistic_bits(
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 0.5 * (1 + np.tanh(x / 2))
+    half: NDArray[np.float64] = 0.5 * (1 + np.tanh(x / 2))
+    return half
 
 
 def _recent_mean(error: NDArray[np.float64], memory: int = 64) -> NDArray[np.float64]:

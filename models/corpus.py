@@ -34,22 +34,23 @@ class Corpus:
 
 def read_clip(path: Path, rate: int) -> NDArray[np.float32]:
     """Read one file as mono samples at rate (Hz); raise `CorpusError` naming a file that cannot be read."""
-    import soxr
+    import soxr  # an extra, as is all of training
 
     try:
         samples, file_rate = sf.read(path, dtype="float32", always_2d=True)
     except (sf.SoundFileError, RuntimeError, OSError) as error:
         raise CorpusError(f"{path}: cannot be read as audio ({error})") from None
-    mono = samples.mean(axis=1, dtype=np.float32)
+    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise CorpusError(f"{path}: holds samples that are not finite numbers")
-    return (
-        mono if file_rate == rate else soxr.resample(mono, file_rate, rate, quality="HQ").astype(np.float32)
-    )
+    if file_rate == rate:
+        return mono
+    resampled: NDArray[np.float32] = soxr.resample(mono, file_rate, rate, quality="HQ")
+    return resampled
 
 
 def read_folder(folder: Path, rate: int, skipped: Callable[[str], None]) -> list[Clip]:
-    """Read every audio file below a folder, in order of name; files that cannot be read are told to `skipped`."""
+    """Read every audio file below a folder, in order of name; `skipped` is told of those that cannot be."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     clips = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""First weights. Codes are amplitudes, so neighbours start out alike: networks then learn in minutes, not hours."""
+"""First weights. Codes are amplitudes, so neighbouring codes start out alike."""
 
 from math import pi, sqrt
 
@@ -12,7 +12,7 @@ def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> 
 
 
 def smooth(levels: int, width: int, generator: torch.Generator) -> Tensor:
-    """Unit-variance features (Q, width), each a cosine across the codes, from half a period to a sixth of the codes.
+    """Unit-variance features (Q, width), each a cosine across the codes.
 
     The random Fourier features of Rahimi and Recht (2007), with frequencies spread evenly in octaves.
     """

@@ -1,14 +1,14 @@
-"""Quantisers: how each system turns samples into codes and codes into samples. No two agree, not even on silence.
+"""Quantisers: how each system turns samples into codes and back. No two agree, not even on silence.
 
 | kind | system | encode | decode |
 |---|---|---|---|
 | mulaw | PRiSM, ibab, nv-wavenet, ours | mu = Q-1, round to nearest | s = 2 q / mu - 1 |
 | mulaw-floor | r9y9/wavenet_vocoder | mu = Q-1, floor | s = 2 q / mu - 1 |
-| mulaw-mehri | sampleRNN_ICLR2017, Dadabots | clip stretched to [-1, 1], mu = Q-1, floor | s = 2 (q - Q/2) / Q |
+| mulaw-mehri | sampleRNN_ICLR2017, Dadabots | stretched to [-1, 1], mu = Q-1, floor | s = 2 (q - Q/2) / Q |
 | mulaw-vincent | vincentherrmann/pytorch-wavenet | mu = Q, bins of linspace(-1, 1, Q) | s = 2 q / Q - 1 |
 | linear-prism | PRiSM | (x+1)/2 (Q - 1e-5) + 5e-6, floor | q / (Q/2) - 1 |
-| linear-mehri | sampleRNN_ICLR2017 | the clip stretched to [0, 1], (Q - 1e-5) + 5e-6, floor | q / (Q/2) - 1 |
-| linear-deepsound | deepsound samplernn-pytorch | the clip stretched to [0, 1], (Q - 1e-2) + 5e-3, floor | q / (Q/2) - 1 |
+| linear-mehri | sampleRNN_ICLR2017 | stretched to [0, 1], (Q - 1e-5) + 5e-6, floor | q / (Q/2) - 1 |
+| linear-deepsound | deepsound | stretched to [0, 1], (Q - 1e-2) + 5e-3, floor | q / (Q/2) - 1 |
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -38,8 +38,9 @@ def _is_number(value: object) -> bool:
 class Quantiser:
     """Turns samples in -1..1 into codes 0..levels-1 and back, with optional pre-emphasis around both.
 
-    With pre-emphasis ``a``, codes are those of ``scale * (x[t] - a x[t-1])``, and decoding undoes it with the one-pole
-    filter ``x[t] = v[t] / scale + a x[t-1]``: quantisation noise then falls with frequency as most music does.
+    With pre-emphasis ``a``, codes are those of ``scale * (x[t] - a x[t-1])``, and decoding undoes it with
+    the one-pole filter ``x[t] = v[t] / scale + a x[t-1]``: quantisation noise then falls with frequency as
+    most music does.
     """
 
     kind: Kind = "mulaw"
@@ -68,7 +69,7 @@ class Quantiser:
         return self.levels if self.kind == "mulaw-vincent" else self.levels - 1
 
     def encode(self, samples: ArrayLike) -> Codes:
-        """Quantise a clip: samples (T,) in -1..1, clipped beyond -> codes (T,). The stretching kinds see the whole clip."""
+        """Quantise a whole clip: samples (T,) in -1..1, clipped beyond -> codes (T,)."""
         clip = self.emphasise(samples)
         return _encode_mulaw(clip, self) if self.kind.startswith("mulaw") else _encode_linear(clip, self)
 
@@ -109,7 +110,7 @@ class Quantiser:
 
 
 def _unit(clip: Samples, quantiser: Quantiser) -> Samples:
-    """Bring a clip to 0..1: by clipping -1..1, or in the stretching kinds from its own lowest to highest sample."""
+    """Bring a clip to 0..1: by clipping -1..1, or, stretching, from its lowest to its highest."""
     if quantiser.kind not in _STRETCHING:
         return (np.clip(clip, -1, 1) + 1) / 2
     if quantiser.kind == "linear-deepsound":
@@ -122,7 +123,8 @@ def _encode_mulaw(clip: Samples, quantiser: Quantiser) -> Codes:
     amplitude = 2 * _unit(clip, quantiser) - 1
     companded = np.sign(amplitude) * np.log1p(quantiser.mu * np.abs(amplitude)) / np.log1p(quantiser.mu)
     if quantiser.kind == "mulaw-vincent":
-        return np.digitize(companded, np.linspace(-1, 1, quantiser.levels)) - 1
+        bins: Codes = np.digitize(companded, np.linspace(-1, 1, quantiser.levels)) - 1
+        return bins
     nearest = 0.5 if quantiser.kind == "mulaw" else 0.0
     codes: Codes = ((companded + 1) / 2 * (quantiser.levels - 1) + nearest).astype(np.int64)
     return codes

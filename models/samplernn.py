@@ -21,6 +21,14 @@ class SampleRnn(nn.Module):
     Names have dots in the checkpoint and double underscores as attributes, since torch reserves the dot.
     """
 
+    embedding: Tensor
+    input_weight: Tensor
+    side_weight: Tensor
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    output_weight: Tensor
+    output_bias: Tensor
+
     def __init__(self, spec: SampleRnnSpec, seed: int = 0) -> None:
         """Draw the first weights from a generator of its own."""
         super().__init__()
@@ -34,7 +42,7 @@ class SampleRnn(nn.Module):
         if name.endswith(("bias", "h0")):
             return torch.zeros(shape)
         if name == "embedding":
-            return smooth(*shape, generator)
+            return smooth(shape[0], shape[1], generator)
         if name == "output_weight":
             return smooth(shape[1], shape[0], generator).T / sqrt(shape[0])
         fan_in = shape[-2] * (shape[0] if name == "input_weight" else 1)
@@ -51,15 +59,15 @@ class SampleRnn(nn.Module):
     def forward(
         self, codes: Tensor, state: State | None = None, side: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """Predict codes[:, F:] of codes (B, F + T), F the slowest frame and T a multiple of it: logits (B, T, Q), state.
+        """Predict codes[:, F:] of codes (B, F + T): logits (B, T, Q) and the state after them.
 
-        Row t predicts codes[:, F + t] from what lies before it. side: (B, T, V), known before the code it helps predict.
+        F is the slowest frame and T a multiple of it. Row t predicts codes[:, F + t] from what lies before
+        it. side: (B, T, V), known before the code it helps predict.
         """
         spec, top = self.spec, self.spec.frames[0]
         length = codes.shape[1] - top
-        assert length > 0 and length % top == 0, (
-            f"{length} codes to predict: it must be a multiple of the frame {top}"
-        )
+        assert length > 0, f"{codes.shape[1]} codes: there must be more than the slowest frame's {top}"
+        assert length % top == 0, f"{length} codes to predict: it must be a multiple of the frame {top}"
         state = self.initial_state(len(codes)) if state is None else state
         scaled = 2 * (codes.to(self.embedding.dtype) / (spec.levels / 2) - 1)
         slots: Tensor | None = None
@@ -77,7 +85,7 @@ class SampleRnn(nn.Module):
     def _run_tier(
         self, tier: int, frames: Tensor, slots: Tensor | None, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Frames (B, N, F) and the slots from above (B, N, D) -> slots for below (B, N * ratio, D) and the new state."""
+        """Frames (B, N, F), slots from above (B, N, D) -> slots for below (B, N * ratio, D), new state."""
         spec = self.spec
         y = (
             frames @ self._tier(tier, "expand_weight") + self._tier(tier, "expand_bias")
@@ -135,7 +143,7 @@ class SampleRnn(nn.Module):
         """Codes (B, F - 1 + T) and slots (B, T, D) -> logits (B, T, Q)."""
         frame = self.spec.frames[-1]
         embedded = F.embedding(codes, self.embedding)
-        window = embedded.unfold(1, frame, 1).mT.flatten(2)
+        window = embedded.unfold(1, frame, 1).transpose(2, 3).flatten(2)
         a = window @ self.input_weight.flatten(0, 1) + slots
         if self.spec.side:
             assert side is not None, "this spec needs a side input"

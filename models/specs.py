@@ -1,10 +1,12 @@
 """What a model is: frozen descriptions that say every dialect of WaveNet and SampleRNN exactly.
 
-A spec fixes the shape of every weight (`tensors`), so that the torch modules, the compiled steppers and the checkpoint
-reader agree without knowing each other. Matrices are stored (in, out) and applied to row vectors, ``y = x @ W + b``.
+A spec fixes the shape of every weight (`tensors`), so that the torch modules, the compiled steppers and the
+checkpoint reader agree without knowing each other. Matrices are stored (in, out) and applied to row vectors,
+``y = x @ W + b``.
 
-Letters: Q levels (codes run 0..Q-1), R residual width, D gate width (WaveNet) or dim (SampleRNN), S skip width,
-A output width, E embedding width, C conditioning width, V side width, L layers, K kernel, F frame size in samples.
+Letters: Q levels (codes run 0..Q-1), R residual width, D gate width (WaveNet) or dim (SampleRNN), S skip
+width, A output width, E embedding width, C conditioning width, V side width, L layers, K kernel, F frame
+size in samples.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -19,7 +21,8 @@ MAX_WIDTH = 8192
 MAX_LEVELS = 65536
 MAX_PARAMETERS = 2**30
 MAX_QUEUED = 2**28
-"""Numbers that a WaveNet's layers may remember between samples: few weights can ask for any amount of memory."""
+"""Numbers that a WaveNet's layers may remember between samples: few weights can ask for any amount of
+memory."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -50,10 +53,10 @@ def _require_choice(name: str, value: object, choices: object) -> None:
 class WaveNetSpec:
     """A stack of gated dilated causal convolutions over codes (van den Oord et al. 2016).
 
-    ``h = input(codes)``; for each layer ``z = tanh(f) * sigmoid(g)`` with ``[f, g]`` a convolution of ``h`` at the layer's
-    dilation, ``h = (h + z @ residual) * residual_scale``; then ``relu(skip_scale * sum(z @ skip)) @ output1``, ReLU,
-    ``@ output2`` gives the logits of the next code. The last layer has no residual product: nothing would read it.
-    Every input that lies before the first sample is a zero vector.
+    ``h = input(codes)``; for each layer ``z = tanh(f) * sigmoid(g)`` with ``[f, g]`` a convolution of ``h``
+    at the layer's dilation, ``h = (h + z @ residual) * residual_scale``; then ``relu(skip_scale * sum(z @
+    skip)) @ output1``, ReLU, ``@ output2`` gives the logits of the next code. The last layer has no residual
+    product: nothing would read it. Every input that lies before the first sample is a zero vector.
     """
 
     architecture: ClassVar[str] = "wavenet"
@@ -82,7 +85,8 @@ class WaveNetSpec:
     condition: int = 0
     """Width C of a global conditioning vector, added to every layer's gates; 0 is none."""
     condition_ids: int = 0
-    """How many ids choose the conditioning vector from a table (ibab's gc_cardinality); 0 takes the vector itself."""
+    """How many ids choose the conditioning vector from a table (ibab's gc_cardinality); 0 takes the vector
+    itself."""
     side: int = 0
     """Width V of an input computed from past samples, added to the input convolution; 0 is none."""
 
@@ -133,7 +137,7 @@ class WaveNetSpec:
         return sum(prod(shape) for shape in self.tensors().values())
 
     def tensors(self) -> Shapes:
-        """Name and shape of every weight, in the order of the signal path. Taps run from the oldest to the newest."""
+        """Name and shape of every weight, by the signal's path; taps run from the oldest."""
         layers, two_gates = self.layers, 2 * self.gate
         shapes: Shapes = {}
         if self.embedding:
@@ -176,34 +180,38 @@ GATES: dict[str, str] = {
     "lstm-theano": "ifog",
     "lstm-keras": "ifgo",
 }
-"""Order of each cell's gates along the last axis: z update, r reset, n candidate; i input, f forget, o output, g cell."""
+"""Order of each cell's gates along the last axis: z update, r reset, n candidate; i input, f forget, o
+output, g cell."""
 
 
 @dataclass(frozen=True)
 class SampleRnnSpec:
     """Recurrent tiers of frames over a sample-level perceptron (Mehri et al. 2017).
 
-    Tier 0 is the slowest. A tier of frame size F runs once every F samples on the F codes just before, scaled to
-    ``2 * (code / (Q / 2) - 1)``, projected to D and added to the slot that the tier above upsampled for this frame; its
-    RNN's output is upsampled into one slot for each frame of the tier below, or for each sample. The perceptron sums
-    ``embedding[code] @ input_weight[p]`` over the last F codes of the fastest tier with its slot, and gives the logits.
-    Samples before the first have the code ``Q // 2``.
+    Tier 0 is the slowest. A tier of frame size F runs once every F samples on the F codes just before,
+    scaled to ``2 * (code / (Q / 2) - 1)``, projected to D and added to the slot that the tier above
+    upsampled for this frame; its RNN's output is upsampled into one slot for each frame of the tier below,
+    or for each sample. The perceptron sums ``embedding[code] @ input_weight[p]`` over the last F codes of
+    the fastest tier with its slot, and gives the logits. Samples before the first have the code ``Q // 2``.
     """
 
     architecture: ClassVar[str] = "samplernn"
 
     frames: tuple[int, ...]
-    """Samples a frame of each recurrent tier, slowest first, each a multiple of the next: PRiSM's default is (64, 16)."""
+    """Samples a frame of each recurrent tier, slowest first, each a multiple of the next: PRiSM's default is
+    (64, 16)."""
     dim: int
     rnn_layers: int
     levels: int = 256
     cell: Cell = "gru-torch"
     embedding: int = 256
     skips: SkipScheme = "none"
-    """prism: layer 0 sees its input twice; mehri: layers above the first see the tier's input too. Both sum all layers."""
+    """prism: layer 0 sees its input twice; mehri: layers above the first see the tier's input too. Both sum
+    all layers."""
     learned_h0: bool = False
     expand_top: bool = True
-    """Whether the slowest tier projects its frame to D (PRiSM, deepsound) or feeds it to the RNN as it is (Mehri)."""
+    """Whether the slowest tier projects its frame to D (PRiSM, deepsound) or feeds it to the RNN as it is
+    (Mehri)."""
     upsample_bias: UpsampleBias = "slot"
     hidden: int = 2
     """Hidden layers of the perceptron after the sum: 2 (PRiSM, Mehri) or 1 (deepsound)."""
@@ -310,7 +318,7 @@ class SampleRnnSpec:
         return shapes
 
     def tensors(self) -> Shapes:
-        """Name and shape of every weight, slowest tier first. Frame positions run from the oldest code to the newest."""
+        """Name and shape of every weight, slowest tier first; frames run from the oldest code."""
         shapes: Shapes = {}
         for tier in range(self.tiers):
             shapes |= self._tier_tensors(tier)
@@ -339,7 +347,7 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
 
 
 def spec_from_json(data: object) -> Spec:
-    """Read what `spec_to_json` wrote; raise `SpecError` on an unknown architecture, a foreign or a missing field."""
+    """Read what `spec_to_json` wrote; raise `SpecError` on anything foreign or missing."""
     _require(isinstance(data, dict), "the spec is not a JSON object")
     values = dict(data)  # type: ignore[call-overload]
     architecture = values.pop("architecture", None)

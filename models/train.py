@@ -1,9 +1,10 @@
-"""Train a model from a folder of audio, by a recipe, on the processor or one GPU. Read from `train` downwards.
+"""Train a model from a folder of audio, by a recipe, on the processor or one GPU.
 
-A recipe is a TOML file with a title and the tables ``[model]`` (the fields of a spec and its architecture), ``[quantiser]``,
-``[train]`` (the fields of `Plan`), ``[corpus]`` (its sample rate) and ``[source]`` (licence, attribution). A run folder holds ``best.safetensors``
-and ``latest.safetensors`` (checkpoints that play), ``resume.safetensors`` (all that the next start goes on from) and
-``log.jsonl`` (one line an evaluation).
+A recipe is a TOML file with a title and the tables ``[model]`` (the fields of a spec and its architecture),
+``[quantiser]``, ``[train]`` (the fields of `Plan`), ``[corpus]`` (its sample rate) and ``[source]``
+(licence, attribution). A run folder holds ``best.safetensors`` and ``latest.safetensors`` (checkpoints that
+play), ``resume.safetensors`` (all that the next start goes on from) and ``log.jsonl`` (one line an
+evaluation).
 """
 
 import json
@@ -42,7 +43,8 @@ class Plan:
     batch: int = 16
     """Sequences a step."""
     length: int = 2048
-    """Samples predicted in each sequence of a step; SampleRNN's back-propagation through time is cut there."""
+    """Samples predicted in each sequence of a step; SampleRNN's back-propagation through time is cut
+    there."""
     learning_rate: float = 1e-3
     """After a linear warm-up; it falls by a cosine to a twentieth at the last step."""
     warmup: int = 500
@@ -70,7 +72,7 @@ class Recipe:
 
 
 def find_recipe(name: str) -> Path:
-    """Path of a recipe: a TOML file, or the name of one of those shipped; raise `StreamerError` where there is none."""
+    """Path of a recipe: a TOML file, or a shipped one's name; raise `StreamerError` for none."""
     shipped = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.toml"))}
     path = shipped.get(name, Path(name))
     if not path.is_file():
@@ -79,7 +81,7 @@ def find_recipe(name: str) -> Path:
 
 
 def find_device(name: str) -> torch.device:
-    """The device to train on: cpu, cuda, or the best there is for "auto"; raise `StreamerError` for any other."""
+    """The device to train on: cpu, cuda, or "auto"; raise `StreamerError` for what is not there."""
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if chosen not in ("cpu", "cuda") or (chosen == "cuda" and not torch.cuda.is_available()):
         raise StreamerError(
@@ -116,8 +118,8 @@ def read_recipe(path: Path) -> Recipe:
 class Streams:
     """Where each sequence of a batch stands in the training codes, and the recurrent state it carries.
 
-    SampleRNN's sequences walk on from step to step and start again from rest at a random place when the corpus ends;
-    WaveNet's are drawn anew each time, since it carries nothing.
+    SampleRNN's sequences walk on from step to step and start again from rest at a random place when the
+    corpus ends; WaveNet's are drawn anew each time, since it carries nothing.
     """
 
     codes: Tensor
@@ -228,6 +230,13 @@ def rate_at(plan: Plan, step: int) -> float:
     return plan.learning_rate * min(1.0, (step + 1) / plan.warmup) * cosine
 
 
+def mixed_precision(device: torch.device) -> torch.dtype | None:
+    """The type that products are taken in: bfloat16 where the device is quicker at it, else None."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else None
+
+
 def one_step(run: Run, plan: Plan, dtype: torch.dtype | None) -> Tensor:
     """Train on one batch and return its loss (nats)."""
     for group in run.optimiser.param_groups:
@@ -235,15 +244,15 @@ def one_step(run: Run, plan: Plan, dtype: torch.dtype | None) -> Tensor:
     codes = run.streams.next(run.model)
     loss, run.streams.state = loss_of(run.model, codes, run.streams.state, dtype)
     run.optimiser.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), plan.clip)
     run.optimiser.step()
     run.step += 1
     # The average starts as the plain mean, or the first weights would weigh for thousands of steps.
     keep = min(plan.decay, run.step / (run.step + 10))
     with torch.no_grad():
-        averages, weights = list(run.average.parameters()), list(run.model.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - keep)
+        for mean, weight in zip(run.average.parameters(), run.model.parameters(), strict=True):
+            mean.lerp_(weight, 1 - keep)
     return loss.detach()
 
 
@@ -318,7 +327,7 @@ def train(
     tell: Callable[[Progress], None],
     skipped: Callable[[str], None],
 ) -> Path:
-    """Train on the audio below `folder` and return the path of the best checkpoint; go on where `run_folder` stopped."""
+    """Train on the audio below `folder`, going on where `run_folder` stopped; return the best model."""
     plan = recipe.plan
     clips = read_folder(folder, recipe.sample_rate, skipped)
     scale = fitting_scale(clips, recipe.preemphasis)
@@ -328,7 +337,7 @@ def train(
     run_folder.mkdir(parents=True, exist_ok=True)
     resume(run, run_folder)
     about = with_baselines(recipe.about, folder, corpus, quantiser)
-    dtype = torch.bfloat16 if device.type == "cuda" or torch.backends.mkldnn.is_available() else None
+    dtype = mixed_precision(device)
     held_out = torch.from_numpy(corpus.held_out)
     seconds = time.monotonic()
     for loss in _steps(run, plan, dtype):
@@ -349,7 +358,7 @@ def _steps(run: Run, plan: Plan, dtype: torch.dtype | None) -> Iterator[Tensor]:
 
 
 def with_baselines(about: Provenance, folder: Path, corpus: Corpus, quantiser: Quantiser) -> Provenance:
-    """Provenance with what is known before training: the corpus and the bits per sample that a model must beat."""
+    """Provenance with what is known before training: the corpus, and the bits that must be beaten."""
     values = {item.name: getattr(about, item.name) for item in fields(about)}
     values["corpus"] = about.corpus or folder.name
     values["unigram_bits"] = round(unigram_bits(corpus.training, corpus.held_out, quantiser.levels), 4)

@@ -1,7 +1,7 @@
 """WaveNet in torch: the reference that the compiled stepper must equal, and the form that is trained.
 
-Written channels-last with one product over the taps and one over all layers' skips, which trains about twice as fast on
-a processor as the same network in Conv1d.
+Written channels-last with one product over the taps and one over all layers' skips, which trains about twice
+as fast on a processor as the same network in Conv1d.
 """
 
 from math import sqrt
@@ -21,6 +21,19 @@ def _delay(x: Tensor, samples: int) -> Tensor:
 
 class WaveNet(nn.Module):
     """The network of a `WaveNetSpec`; its parameters carry the names and shapes of ``spec.tensors()``."""
+
+    embedding: Tensor
+    input_weight: Tensor
+    side_weight: Tensor
+    gate_weight: Tensor
+    gate_bias: Tensor
+    condition_embedding: Tensor
+    condition_weight: Tensor
+    residual_weight: Tensor
+    residual_bias: Tensor
+    skip_weight: Tensor
+    output1_weight: Tensor
+    output2_weight: Tensor
 
     def __init__(self, spec: WaveNetSpec, seed: int = 0) -> None:
         """Draw the first weights from a generator of its own."""
@@ -52,9 +65,10 @@ class WaveNet(nn.Module):
     ) -> Tensor:
         """Predict the code after each of codes (B, T): logits (B, T, Q).
 
-        condition: ids (B,) or vectors (B, C), as the spec says. side: (B, T, V); side[t] is known once codes[t] is.
-        from_rest: start from zero vectors, as a stepper does. Otherwise only what the whole receptive field covers is
-        computed, and logits are those of the last T - receptive_field + 1 codes.
+        condition: ids (B,) or vectors (B, C), as the spec says. side: (B, T, V); side[t] is known once
+        condition: ids (B,) or vectors (B, C), as the spec says. side: (B, T, V); side[t] is known once
+        codes[t] is. from_rest: start from zero vectors, as a stepper does. Otherwise only what the whole
+        receptive field covers is computed, and logits are those of the last T - receptive_field + 1 codes.
         """
         h = self._input(codes, side, from_rest)
         gates = self._condition(condition)

@@ -1,7 +1,7 @@
-"""The command line: each command reads its arguments, calls the part that does the work, and prints what it says.
+"""The command line: each command reads its arguments, calls who does the work, and prints.
 
-An error that streamer raises on purpose is one line on stderr and exit code 2; Ctrl-C ends any command without a
-traceback.
+An error that streamer raises on purpose is one line on stderr and exit code 2; Ctrl-C ends any command
+without a traceback.
 """
 
 from __future__ import annotations
@@ -259,7 +259,8 @@ def _render(options: argparse.Namespace) -> int:
         render(engine, options.out, options.seconds, lambda seconds: bar.update(task, completed=seconds))
     factor = engine.voice.realtime_factor
     _say(
-        f"{options.out}: {options.seconds:g} s of {_described(engine)}, written at {factor:.1f} times real time."
+        f"{options.out}: {options.seconds:g} s of {_described(engine)}, "
+        f"written at {factor:.1f} times real time."
     )
     return 0
 
@@ -349,7 +350,8 @@ def _train(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     device = train.find_device(options.device)
     _say(
-        f"Training {recipe_path.stem} on {options.folder} into {run_folder}; Ctrl-C stops, the same command resumes."
+        f"Training {recipe_path.stem} on {options.folder} into {run_folder}; "
+        "Ctrl-C stops, the same command resumes."
     )
     columns = (
         BarColumn(),
@@ -405,11 +407,12 @@ def _described(engine: Engine) -> str:
     header = engine.voice.checkpoint
     million = header.spec.parameters / 1e6
     licence = header.provenance.licence or "no licence given"
-    return f"{engine.voice.name} ({header.spec.architecture}, {million:.1f} M weights, {header.sample_rate} Hz, {licence})"
+    kind = f"{header.spec.architecture}, {million:.1f} M weights, {header.sample_rate} Hz, {licence}"
+    return f"{engine.voice.name} ({kind})"
 
 
 class _StatusLine:
-    """The performance's state: one line that is rewritten on a terminal, a line every few seconds in a log."""
+    """The performance's state: a line rewritten on a terminal, one every few seconds in a log."""
 
     _LOG_EVERY = 20
 
@@ -438,7 +441,8 @@ class _StatusLine:
         status = self._engine.status()
         return (
             f"buffer {status['buffer_ms']:.0f} ms | {status['realtime_factor']:.1f}x real time | "
-            f"{status['underruns']} underruns | {status['device_rate']} Hz, measured {status['device_rate_measured']:.1f}"
+            f"{status['underruns']} underruns | {status['device_rate']} Hz, "
+            f"measured {status['device_rate_measured']:.1f}"
         )
 
 

@@ -1,15 +1,16 @@
 """The instrument as a whole: a voice, the controls, and the play head that is heard.
 
-An `Engine` is played by whoever asks its play head for sound: a device (`streamer.audio`) or a file (`streamer.render`).
-It knows nothing of OSC, screens or files; the command line connects those.
+An `Engine` is played by whoever asks its play head for sound: a device (`streamer.audio`) or a file
+(`streamer.render`). It knows nothing of OSC, screens or files; the command line connects those.
 
     engine = Engine("lead-guitar", checkpoint, rate=48_000, channels=2)
     engine.start()
     engine.set("temperature", 0.9)
     engine.close()
 
-What takes a while, a model or a reset, happens on a worker thread beside the sounding voice: a new voice is made, warmed
-and filled, and the play head swaps to its tape with a short fade. A failure leaves the sound as it was.
+What takes a while, a model or a reset, happens on a worker thread beside the sounding voice: a new voice is
+made, warmed and filled, and the play head swaps to its tape with a short fade. A failure leaves the sound as
+it was.
 """
 
 from __future__ import annotations
@@ -56,12 +57,10 @@ class Engine:
     """A voice on the play head, and the controls of both.
 
     Args:
-        name, checkpoint: the first model.
-        models: where later ones come from.
-        rate: of the device or file, in Hz; None for the model's own, which then passes bit for bit.
-        channels: of the device or file; each gets the same.
-        lead: seconds that are written ahead of the play head.
-        controls: values that differ from the table's defaults; each must have passed `streamer.controls.parse`.
+        name, checkpoint: the first model. models: where later ones come from. rate: of the device or file,
+        in Hz; None for the model's own, which then passes bit for bit. channels: of the device or file; each
+        gets the same. lead: seconds that are written ahead of the play head. controls: values that differ
+        from the table's defaults; each must have passed `streamer.controls.parse`.
 
     Raises:
         StreamerError: the model cannot be played at that rate or at all.
@@ -112,7 +111,7 @@ class Engine:
         return self._voice
 
     def set(self, name: str, value: Value) -> Value | None:
-        """Change a control to a value from `parse` and return it; None where a listener will hear how it ended.
+        """Change a control to a value from `parse` and return it; None where listeners hear of it later.
 
         Raises:
             ControlError: there is no such control.

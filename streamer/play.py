@@ -51,7 +51,7 @@ class Performance:
         self._output = self._new_output()
 
     def start(self) -> None:
-        """Begin to write, and to play as soon as there is something; raise `DeviceError` if the device refuses."""
+        """Begin to write, and soon to play; raise `DeviceError` if the device refuses."""
         self.engine.start()
         self._output.start()
 

@@ -26,9 +26,10 @@ def format_of(path: Path) -> str:
 
 
 def render(engine: Engine, path: Path, seconds: float, progress: Callable[[float], None]) -> None:
-    """Write what an engine that has not been started plays: 24 bits, at the play head's rate, faded in and out.
+    """Write what an engine that has not been started plays, faded in and out.
 
-    progress is told the seconds written so far. Raises `StreamerError` where the file cannot be written.
+    24 bits, at the play head's rate. progress is told the seconds written so far. Raises `StreamerError`
+    where the file cannot be written.
     """
     head = engine.play_head
     frames, fade = round(seconds * head.rate), round(FADE_SECONDS * head.rate)

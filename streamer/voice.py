@@ -1,10 +1,11 @@
 """A voice: one model, stepped on a thread of its own, that keeps its tape's lead filled.
 
-The thread stays inside one compiled call, free of the GIL: returning to Python for every block would cost a switch
-interval of the interpreter (5 ms) each time. It comes back only when the tape's attention word is set. Controls reach it
-as atomically published words; it reads them once a run of `RUN` samples.
+The thread stays inside one compiled call, free of the GIL: returning to Python for every block would cost a
+switch interval of the interpreter (5 ms) each time. It comes back only when the tape's attention word is
+set. Controls reach it as atomically published words; it reads them once a run of `RUN` samples.
 
-Randomness is keyed by (seed, voice, position), so a voice sounds the same however its writing is cut into runs.
+Randomness is keyed by (seed, voice, position), so a voice sounds the same however its writing is cut into
+runs.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ WORDS = 16
 
 @compiled
 def _write(weights: Any, state: Any, tape: Any, words: Any, decoding: Any, scratch: Any, count: int) -> None:
-    """Generate `count` samples onto the tape. decoding: (amplitude of each code (Q,), pre-emphasis, voice, side (V,))."""
+    """Generate samples onto the tape. decoding: amplitudes (Q,), pre-emphasis, voice, side (V,)."""
     amplitudes, preemphasis, voice, side = decoding
     wanted, ring = words.view(np.float64), ring_of(tape)
     temperature, top_p = load_acquire(wanted, TEMPERATURE), load_acquire(wanted, TOP_P)
@@ -67,7 +68,7 @@ def _write(weights: Any, state: Any, tape: Any, words: Any, decoding: Any, scrat
         code = sample(state.logits, scratch, temperature, top_k, top_p, uniform(seed, voice, position))
         push(weights, state, code)
         last = np.float32(amplitudes[code] + preemphasis * last)
-        put(tape, position, last)
+        put(tape, position, float(last))
     publish(tape, first + count)
 
 
@@ -168,7 +169,7 @@ class Voice:
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until half the lead is written, from which on it plays; return whether."""
+        """Wait up to `timeout` seconds until half the lead is written and it plays; return whether."""
         deadline = time.monotonic() + timeout
         while self.tape.lead < self.tape.target // 2:
             if time.monotonic() > deadline:
