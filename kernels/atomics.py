@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic as _intrinsic
 from numpy.typing import NDArray
+from streamer.kernels.compiling import compiled
 
 Words = NDArray[np.int64] | NDArray[np.float64]
 cgutils: Any = _cgutils  # untyped
@@ -115,25 +116,25 @@ def monotonic_ns(typing_context: Any) -> Any:
 _usleep: Any = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def sleep_us(microseconds: int) -> None:
     """Sleeps for about that many microseconds (0 to 999 999); 0 gives way to other threads."""
     _usleep(np.uint32(microseconds))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def load(words: Words, index: int) -> Any:
     """`load_acquire`, callable from Python."""
     return load_acquire(words, index)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def store(words: Words, index: int, value: float) -> None:
     """`store_release`, callable from Python."""
     store_release(words, index, value)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def clock_ns() -> int:
     """`monotonic_ns`, callable from Python: the clock that compiled code stamps with."""
     return int(monotonic_ns())

@@ -14,8 +14,8 @@ from math import ceil, gcd
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+from streamer.kernels.compiling import compiled, inner_sum
 
 TAPS = 64  # flat to 0.9 of the lower Nyquist frequency; 96 would reach 0.94, for 1 ms more delay at 16 kHz
 STOPBAND_DB = 100.0
@@ -76,7 +76,7 @@ def _bank(up: int, down: int, taps: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(bank / bank.sum(axis=1, keepdims=True), np.float32)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def renderable(available: int, phase: int, up: int, down: int) -> int:
     """Output frames that can be made of `available` input samples, the next frame being at `phase`."""
     if available <= 0:
@@ -84,7 +84,7 @@ def renderable(available: int, phase: int, up: int, down: int) -> int:
     return (available * up - 1 - phase) // down + 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@inner_sum
 def interpolate(bank: NDArray[np.float32], phase: int, ring: NDArray[np.float32], newest: int) -> Any:
     """The output sample (float32) at `phase` whose newest input sample is at position `newest` of a ring.
 
@@ -99,7 +99,7 @@ def interpolate(bank: NDArray[np.float32], phase: int, ring: NDArray[np.float32]
     straight = min(taps, ring.size - start)
     row = bank[phase]
     window = ring[start : start + straight]
-    total = np.float32(0.0)  # vectorised: the order of these sums may change
+    total = np.float32(0.0)
     for tap in range(straight):
         total += row[tap] * window[tap]
     wrapped = row[straight:]

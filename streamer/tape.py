@@ -19,10 +19,10 @@ Compiled producers use `room`, `put`, `publish`, `attention` on `Tape.buffer`; e
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from streamer.kernels.atomics import aligned_words, load, load_acquire, store, store_release
+from streamer.kernels.compiling import compiled
 from streamer.models.errors import StreamerError
 
 WRITE_HEAD, PLAY_HEAD, TARGET, ATTENTION, CAPACITY = 0, 8, 16, 24, 32  # words of the header
@@ -35,19 +35,19 @@ class TapeError(StreamerError, ValueError):
     """Samples that are no longer, or not yet, on the tape, or do not fit on it."""
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def ring_of(tape: NDArray[np.int64]) -> NDArray[np.float32]:
     """The tape's samples, float32 [capacity], position p at index p modulo the capacity. A view."""
     return tape.view(np.float32)[RING_START:]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def lead(tape: NDArray[np.int64]) -> int:
     """Samples written and not yet played."""
     return int(load_acquire(tape, WRITE_HEAD) - load_acquire(tape, PLAY_HEAD))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def room(tape: NDArray[np.int64]) -> int:
     """Samples that the producer may write now: up to the target lead, never negative.
 
@@ -57,26 +57,26 @@ def room(tape: NDArray[np.int64]) -> int:
     return int(max(0, load_acquire(tape, TARGET) - lead(tape)))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def put(tape: NDArray[np.int64], position: int, sample: float) -> None:
     """Lays one sample at `position`, below write head + room; nobody sees it before `publish`."""
     ring = ring_of(tape)
     ring[position & (ring.size - 1)] = np.float32(sample)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def publish(tape: NDArray[np.int64], position: int) -> None:
     """Moves the write head: every sample below `position` is there."""
     store_release(tape, WRITE_HEAD, position)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def attention(tape: NDArray[np.int64]) -> int:
     """The attention word: not 0 when the producer should return to Python."""
     return int(load_acquire(tape, ATTENTION))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _append(tape: NDArray[np.int64], samples: NDArray[np.float32]) -> None:
     first = load_acquire(tape, WRITE_HEAD)
     for index in range(samples.size):
@@ -84,7 +84,7 @@ def _append(tape: NDArray[np.int64], samples: NDArray[np.float32]) -> None:
     publish(tape, first + samples.size)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _copy(tape: NDArray[np.int64], first: int, samples: NDArray[np.float32]) -> None:
     ring = ring_of(tape)
     for index in range(samples.size):

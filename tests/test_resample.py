@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamer.kernels.resample import design, interpolate, renderable
+
+from streamer.kernels.compiling import compiled
+from streamer.kernels.resample import design, renderable
+from streamer.kernels.resample import interpolate as _interpolate
+
+
+@compiled
+def interpolate(bank, phase, ring, newest):
+    """The kernel, callable from Python."""
+    return _interpolate(bank, phase, ring, newest)
 
 
 def resample(samples: NDArray[np.float64], source_rate: int, target_rate: int, ring_size: int = 1 << 16):

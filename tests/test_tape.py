@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
+
 from streamer.kernels.atomics import (
     CACHE_LINE_WORDS,
     aligned_words,
@@ -17,7 +18,6 @@ from streamer.kernels.atomics import (
     store_release,
 )
 from streamer.models.errors import StreamerError
-
 from streamer.tape import (
     PLAY_HEAD,
     WRITE_HEAD,
