@@ -4,8 +4,9 @@ A Python callback is late by 5 ms as soon as one other thread is busy. This one 
 to PortAudio as a raw pointer, and uses no Python, GIL, lock or allocation; it shares with the other threads
 nothing but words that are published atomically.
 
-Two blocks of int64 words say everything, so that one address is enough for the callback:
+Blocks of int64 words say everything, so that one address is enough for the callback:
 
+    plug   one stream's way to the head, until it is pulled
     head   what the control thread wants (command, gain, next deck), the channels, and the counters
     deck   one tape being played: the tape's address, the filter's address, the fraction of a sample, the fade
 
@@ -30,7 +31,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
+from numba import carray, cfunc, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from streamer.kernels.atomics import (
@@ -43,6 +44,8 @@ from streamer.kernels.atomics import (
     store,
     store_release,
 )
+from streamer.kernels.cache import usable_folder
+from streamer.kernels.compiling import compiled, inner
 from streamer.kernels.resample import Resampling, design, interpolate, renderable
 from streamer.models.errors import ControlError, DeviceError
 from streamer.tape import PLAY_HEAD, TARGET, WRITE_HEAD, Tape, ring_of
@@ -64,6 +67,10 @@ VERSION, CALLBACKS, DEVICE_UNDERFLOWS, LONGEST_GAP, LONGEST_CALLBACK, FIRST_TIME
 )
 HEAD_WORDS = 48
 
+# Words of a plug.
+PLUG_HEAD, PULLED = 0, 1
+PLUG_WORDS = 8
+
 # Words of a deck.
 TAPE, TAPE_WORDS, BANK, UP, DOWN, TAPS, PHASE, LEVEL, CONDITION = range(9)
 DECK_WORDS = 16
@@ -75,19 +82,19 @@ _STARVED_STEP = 2  # a fade at an underrun is twice as fast, 5 ms
 _OUTPUT_UNDERFLOW, _PRIMING = 0x4, 0x10  # paOutputUnderflow, paPrimingOutput
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _words(address: int, count: int) -> NDArray[np.int64]:
     words: NDArray[np.int64] = carray(address_to_pointer(address), count, np.int64)
     return words
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _bank(deck: NDArray[np.int64]) -> NDArray[np.float32]:
     bank: NDArray[np.float32] = carray(address_to_pointer(deck[BANK]), (deck[UP], deck[TAPS]), np.float32)
     return bank
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _next_condition(condition: int, level: int, frames_left: int, refilled: bool, opened: bool) -> int:
     """Whether the tape suffices for one more frame and then a whole fade out from this level."""
     if condition != RUNNING and refilled:
@@ -97,7 +104,7 @@ def _next_condition(condition: int, level: int, frames_left: int, refilled: bool
     return condition
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _next_level(level: int, fade: int, condition: int, frames_left: int, opened: bool) -> int:
     """The fade's place, 0 (silent) to `fade` (full), one frame later; above 0 only with a frame to play."""
     if frames_left <= 0:
@@ -107,14 +114,14 @@ def _next_level(level: int, fade: int, condition: int, frames_left: int, opened:
     return min(fade, level + 1) if opened else max(0, level - 1)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _fade_gain(level: int, fade: int) -> float:
     """A fade with no corner at either end: 3x^2 - 2x^3, exactly 0 and 1 at its ends."""
     x = level / fade
     return x * x * (3.0 - 2.0 * x)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _next_gain(head: NDArray[np.int64], target: float) -> float:
     """The gain of the next frame; a new target starts a new straight line from where the gain is."""
     numbers = head.view(np.float64)
@@ -129,7 +136,7 @@ def _next_gain(head: NDArray[np.int64], target: float) -> float:
     return float(numbers[GAIN])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _sample(ring: NDArray[np.float32], position: int, bank: NDArray[np.float32], phase: int) -> Any:
     """The sound at a position and phase; without taps the very sample."""
     if bank.shape[1] == 0:
@@ -137,7 +144,7 @@ def _sample(ring: NDArray[np.float32], position: int, bank: NDArray[np.float32],
     return interpolate(bank, phase, ring, position)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _render_deck(
     head: NDArray[np.int64],
     deck: NDArray[np.int64],
@@ -189,7 +196,7 @@ def _render_deck(
     return frame
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def render(head: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Plays on by as many frames as `out` holds.
 
@@ -213,7 +220,7 @@ def render(head: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     store_release(head, HUSHED, hushed)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _keep_time(head: NDArray[np.int64], frames: np.int64, flags: np.int64, began: int) -> None:
     """Counts a callback. Priming ones start the clock anew: they do not come by the device's clock."""
     store_release(head, VERSION, head[VERSION] + 1)
@@ -232,11 +239,16 @@ def _keep_time(head: NDArray[np.int64], frames: np.int64, flags: np.int64, began
 
 
 def _callback(source: Any, out: Any, frames: Any, clock: Any, flags: Any, address: Any) -> Any:
-    """PaStreamCallback; compiled by `compiled_callback`, never run as Python."""
+    """PaStreamCallback; compiled by `compiled_callback`, never run as Python. `address` is that of a plug."""
     began = monotonic_ns()
-    head = carray(address, HEAD_WORDS, np.int64)
-    render(head, carray(out, np.int64(frames) * head[CHANNELS], np.float32))
-    _keep_time(head, np.int64(frames), np.int64(flags), began)
+    plug = carray(address, PLUG_WORDS, np.int64)
+    head = _words(plug[PLUG_HEAD], HEAD_WORDS)
+    block = carray(out, np.int64(frames) * head[CHANNELS], np.float32)
+    if load_acquire(plug, PULLED) != 0:
+        block[:] = 0.0
+    else:
+        render(head, block)
+        _keep_time(head, np.int64(frames), np.int64(flags), began)
     return 0  # paContinue
 
 
@@ -246,10 +258,10 @@ def compiled_callback() -> Any:
     signature = types.int32(
         types.voidptr, types.voidptr, types.uint64, types.voidptr, types.uint64, types.voidptr
     )
-    return cfunc(signature, cache=True, error_model="numpy")(_callback)
+    return cfunc(signature, cache=usable_folder() is not None, error_model="numpy")(_callback)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _read_clock(head: NDArray[np.int64], copy: NDArray[np.int64]) -> None:
     """Copies the words from VERSION to BLOCK, all of one callback."""
     while True:
@@ -312,11 +324,33 @@ def _design(source_rate: int, target_rate: int) -> Resampling:
         raise DeviceError(str(problem)) from problem
 
 
+class Plug:
+    """One stream's way to a play head; pulled, it leads nowhere, and the stream gets silence.
+
+    A sound server that froze may call again long after another stream has taken over the play head, which
+    only one may move at a time. What the callback reads stays alive as long as the plug.
+    """
+
+    def __init__(self, play_head: PlayHead) -> None:
+        self._play_head = play_head
+        self._words = aligned_words(PLUG_WORDS)
+        self._words[PLUG_HEAD] = play_head.words.ctypes.data
+
+    @property
+    def address(self) -> int:
+        """What the callback is given as its user data."""
+        return int(self._words.ctypes.data)
+
+    def pull(self) -> None:
+        """Leaves the play head to another stream."""
+        store(self._words, PULLED, 1)
+
+
 class PlayHead:
     """Follows a tape at a device's rate. Begins open: fades in once half the tape's target lead is there.
 
-    The setters are for control threads, `render` for whoever has no device; `streamer.audio` hands `words`
-    and `compiled_callback` to PortAudio.
+    The setters are for control threads, `render` for whoever has no device; `streamer.audio` hands a `Plug`
+    and the `compiled_callback` to PortAudio.
 
     Args:
         tape: what to play first.
@@ -342,7 +376,7 @@ class PlayHead:
         self.words[HUSHED] = -1
         self.words.view(np.float64)[[GAIN_TARGET, GAIN_GOAL, GAIN]] = 1.0
         compiled_callback()  # now, so that no stream ever waits for a compiler
-        render.compile("void(int64[::1], float32[::1])")
+        self.render(0)
 
     @property
     def gain(self) -> float:

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 from numpy.typing import NDArray
+
 from streamer.kernels.atomics import clock_ns, load_acquire, sleep_us
 from streamer.kernels.resample import design
 from streamer.models.errors import ControlError, DeviceError
-
-from streamer.playhead import FADE, PlayHead, compiled_callback
+from streamer.playhead import FADE, PlayHead, Plug, compiled_callback
 from streamer.tape import WRITE_HEAD, Tape, attention, publish, put, room
 
 RATE = 8000  # Hz: a fade is 80 frames, at an underrun 40
@@ -362,10 +362,11 @@ def test_impossible_devices_are_refused(tape_rate: int, rate: int, channels: int
         PlayHead(new_tape(tape_rate), rate, channels)
 
 
-def call_back(head: PlayHead, frames: int, flags: int = 0) -> Sound:
+def call_back(head: PlayHead, frames: int, flags: int = 0, plug: Plug | None = None) -> Sound:
     """Calls the compiled callback as PortAudio does."""
     out = np.full((frames, head.channels), np.nan, np.float32)
-    pointers = [ctypes.c_void_p(address) for address in (out.ctypes.data, head.words.ctypes.data)]
+    plug = plug or Plug(head)
+    pointers = [ctypes.c_void_p(address) for address in (out.ctypes.data, plug.address)]
     assert compiled_callback().ctypes(None, pointers[0], frames, None, flags, pointers[1]) == 0
     return out
 
@@ -374,6 +375,17 @@ def test_the_callback_gives_what_render_gives() -> None:
     called, rendered = (PlayHead(new_tape(16000, 5000), 44100, 3) for _ in range(2))
     for frames in (1, 64, 1024, 0, 333):
         np.testing.assert_array_equal(call_back(called, frames), rendered.render(frames))
+
+
+def test_a_pulled_plug_gives_silence_and_leaves_the_play_head_alone() -> None:
+    tape = new_tape(samples=1000)
+    head = PlayHead(tape, RATE, 2)
+    plug = Plug(head)
+    assert call_back(head, 100, plug=plug).any()
+    plug.pull()
+    assert (call_back(head, 100, plug=plug) == 0).all()
+    assert (tape.play_head, head.counters().callbacks) == (100, 1)
+    assert call_back(head, 100).all()
 
 
 def test_the_callback_keeps_time() -> None:
