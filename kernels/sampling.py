@@ -1,0 +1,178 @@
+"""Drawing a code from logits: temperature, top-k and top-p (nucleus sampling, Holtzman et al. 2020).
+
+The order is that of the common libraries: temperature, then top-k, then top-p over what top-k has left.
+Thresholds are found by bisection over the bit patterns of the floats, which order like whole numbers: at most
+32 passes over the codes, each a loop of vectors, and exact. Codes that tie at a threshold are all kept.
+
+Logits may hold anything: NaN counts as -inf, several +inf share the probability evenly, and where all are
+-inf all codes are equal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamer.kernels.compiling import compiled, inner, inner_sum
+from streamer.kernels.nonlinear import bits_float, exp, float_bits
+from streamer.kernels.simd import Floats
+
+_NOTHING = np.float32(-np.inf)
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_SIGN_FLIP = 0x7FFFFFFF
+_COOLEST, _HOTTEST = 1e-30, 1e30  # beyond, 1 / temperature would not be a finite float32
+_BLOCK = 16
+
+
+@compiled
+def sample(logits: Floats, scratch: Floats, temperature: float, top_k: int, top_p: float, u: float) -> int:
+    """Draw a code from logits (Q,) with one random number u in [0, 1).
+
+    temperature: 0 (or less, or NaN) takes the most probable code, the lowest of several. top_k: how many of
+    the most probable codes may be drawn; 0 is all. top_p: only the smallest set of most probable codes whose
+    probability reaches this; 1 is all. scratch (Q,) is overwritten.
+    """
+    _copy_clean(scratch, logits)
+    largest = _largest(scratch)
+    if not temperature > 0.0:
+        return _first(scratch, largest)
+    if 0 < top_k < len(scratch):
+        _keep_top_k(scratch, top_k)
+    _weigh(scratch, largest, min(max(temperature, _COOLEST), _HOTTEST))
+    if top_p < 1.0:
+        _keep_nucleus(scratch, top_p)
+    return _pick(scratch, u)
+
+
+@inner
+def _key(value: np.float32) -> np.int32:
+    """A whole number that orders like the float: its bits, those below the sign flipped if it is set."""
+    bits = float_bits(value)
+    return np.int32(bits ^ ((bits >> 31) & _SIGN_FLIP))
+
+
+@inner
+def _value(key: np.int64 | np.int32) -> np.float32:
+    """The float that has this key."""
+    value: np.float32 = bits_float(np.int32(key ^ ((key >> 31) & _SIGN_FLIP)))
+    return value
+
+
+@inner
+def _copy_clean(out: Floats, logits: Floats) -> None:
+    """NaN becomes -inf; adding 0 makes -0 into 0, so that keys tie where values do."""
+    for i in range(len(out)):
+        x = logits[i] + _ZERO
+        out[i] = x if x == x else _NOTHING
+
+
+@inner
+def _largest(values: Floats) -> np.float32:
+    """The largest value, found among the keys: of floats, which might be NaN, LLVM makes no vectors here."""
+    top = np.int64(_key(values[0]))
+    for i in range(len(values)):
+        top = max(top, np.int64(_key(values[i])))
+    return _value(top)
+
+
+@inner
+def _first(values: Floats, wanted: np.float32) -> int:
+    for i in range(len(values)):
+        if values[i] == wanted:
+            return i
+    return 0
+
+
+@inner
+def _count_from(values: Floats, key: np.int64) -> int:
+    """How many values have this key or a larger one."""
+    count = 0
+    for i in range(len(values)):
+        count += 1 if _key(values[i]) >= key else 0
+    return count
+
+
+@inner
+def _keep_top_k(logits: Floats, k: int) -> None:
+    """Put -inf where a logit is below the k-th largest."""
+    # All along: count(low) >= k > count(high).
+    low, high = np.int64(_key(_NOTHING)), np.int64(_key(_largest(logits))) + 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        count = _count_from(logits, middle)
+        if count >= k:
+            low = middle
+        else:
+            high = middle
+        if count == k:
+            break
+    threshold = _value(low)
+    for i in range(len(logits)):
+        logits[i] = logits[i] if logits[i] >= threshold else _NOTHING
+
+
+@inner
+def _weigh(logits: Floats, largest: np.float32, temperature: float) -> None:
+    """Turn logits into unnormalised probabilities in place, the largest being 1."""
+    sharpness = np.float32(1.0 / temperature)
+    for i in range(len(logits)):
+        weight = exp((logits[i] - largest) * sharpness)
+        logits[i] = _ONE if logits[i] == largest else weight  # inf - inf would be NaN
+
+
+@inner_sum
+def _mass_from(weights: Floats, threshold: np.float32) -> float:
+    """The sum of the weights that reach a threshold, in float64."""
+    mass = 0.0
+    for i in range(len(weights)):
+        mass += np.float64(weights[i] if weights[i] >= threshold else _ZERO)
+    return mass
+
+
+@inner
+def _keep_nucleus(weights: Floats, top_p: float) -> None:
+    """Put 0 where a weight lies outside the smallest set of largest weights that holds top_p of the mass."""
+    wanted = top_p * _mass_from(weights, _ZERO)
+    # All along: mass(low) reaches what is wanted, mass(high) does not.
+    low, high = np.int64(0), np.int64(float_bits(_ONE)) + 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        mass = _mass_from(weights, bits_float(np.int32(middle)))
+        if mass >= wanted and mass > 0.0:
+            low = middle
+        else:
+            high = middle
+    threshold = bits_float(np.int32(low))
+    for i in range(len(weights)):
+        weights[i] = weights[i] if weights[i] >= threshold else _ZERO
+
+
+@inner_sum
+def _mass_between(weights: Floats, start: int, stop: int) -> float:
+    mass = 0.0
+    for i in range(start, stop):
+        mass += np.float64(weights[i])
+    return mass
+
+
+@inner
+def _pick(weights: Floats, u: float) -> int:
+    """The code at which the running sum first exceeds u times the whole: by blocks first, then inside one."""
+    levels = len(weights)
+    whole = 0.0
+    for start in range(0, levels, _BLOCK):
+        whole += _mass_between(weights, start, min(start + _BLOCK, levels))
+    target, below, block = u * whole, 0.0, 0
+    for start in range(0, levels, _BLOCK):
+        mass = _mass_between(weights, start, min(start + _BLOCK, levels))
+        if below + mass > target:
+            block = start
+            break
+        below += mass
+    code = block
+    for i in range(block, min(block + _BLOCK, levels)):
+        below += np.float64(weights[i])
+        if weights[i] > _ZERO:
+            code = i
+        if below > target:
+            break
+    return code

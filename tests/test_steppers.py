@@ -1,0 +1,388 @@
+"""The compiled steppers against the torch modules, for specs drawn at random from every dialect."""
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from streamer.kernels import dispatch, samplernn, stepper, wavenet
+from streamer.kernels.stepper import Stepper
+from streamer.models.errors import SpecError
+from streamer.models.samplernn import SampleRnn
+from streamer.models.specs import Cell, SampleRnnSpec, SkipScheme, Spec, UpsampleBias, WaveNetSpec
+from streamer.models.wavenet import WaveNet
+
+LENGTH = 48
+TOLERANCE = 1e-4
+
+seeds = st.integers(0, 2**32 - 1)
+widths = st.one_of(st.integers(1, 20), st.sampled_from([32, 63, 64, 65, 80, 112]))
+
+
+@st.composite
+def wavenet_specs(draw: st.DrawFn) -> WaveNetSpec:
+    condition = draw(st.integers(0, 4))
+    return WaveNetSpec(
+        dilations=tuple(draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))),
+        residual=draw(widths),
+        gate=draw(widths),
+        skip=draw(widths),
+        output=draw(widths),
+        levels=draw(st.integers(2, 70)),
+        kernel=draw(st.integers(2, 3)),
+        input_kernel=draw(st.integers(1, 4)),
+        embedding=draw(st.sampled_from([0, 1, 7])),
+        residual_scale=draw(st.sampled_from([1.0, 0.5**0.5])),
+        skip_scale=draw(st.sampled_from([1.0, 0.3])),
+        condition=condition,
+        condition_ids=draw(st.integers(0, 3)) if condition else 0,
+        side=draw(st.sampled_from([0, 1, 3, 17])),
+        **{
+            f"{name}_bias": draw(st.booleans())
+            for name in ("input", "gate", "residual", "skip", "output", "output2")
+        },
+    )
+
+
+@st.composite
+def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
+    fastest = draw(st.sampled_from([1, 2, 3, 16, 17]))
+    frames = [fastest]
+    for ratio in draw(st.lists(st.integers(2, 4), max_size=2)):
+        frames.insert(0, frames[0] * ratio)
+    return SampleRnnSpec(
+        frames=tuple(frames),
+        dim=draw(widths),
+        rnn_layers=draw(st.integers(1, 5)),
+        levels=draw(st.integers(2, 70)),
+        cell=draw(st.sampled_from(get_args(Cell))),
+        embedding=draw(st.integers(1, 20)),
+        skips=draw(st.sampled_from(get_args(SkipScheme))),
+        learned_h0=draw(st.booleans()),
+        expand_top=draw(st.booleans()),
+        upsample_bias=draw(st.sampled_from(get_args(UpsampleBias))),
+        hidden=draw(st.integers(1, 2)),
+        relu_after_sum=draw(st.booleans()),
+        side=draw(st.sampled_from([0, 1, 3, 17])),
+    )
+
+
+def draw_tensors(spec: Spec, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Weights, biases and h0 that are all far from zero, and small enough for logits of order one."""
+    return {
+        name: (rng.standard_normal(shape) / max(1, shape[-2] if len(shape) > 1 else 1) ** 0.5).astype(
+            np.float32
+        )
+        for name, shape in spec.tensors().items()
+    }
+
+
+class Case:
+    """A spec with random weights, condition, codes and side input; and what torch says of them."""
+
+    def __init__(self, spec: Spec, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.spec = spec
+        self.tensors = draw_tensors(spec, rng)
+        length = (
+            LENGTH if isinstance(spec, WaveNetSpec) else spec.frames[0] * max(2, LENGTH // spec.frames[0])
+        )
+        self.codes = rng.integers(0, spec.levels, length)
+        self.sides = rng.standard_normal((length, spec.side)).astype(np.float32)
+        self.condition = self._draw_condition(rng)
+
+    def _draw_condition(self, rng: np.random.Generator) -> int | np.ndarray | None:
+        if not isinstance(self.spec, WaveNetSpec) or not self.spec.condition:
+            return None
+        if self.spec.condition_ids:
+            return int(rng.integers(self.spec.condition_ids))
+        return rng.standard_normal(self.spec.condition).astype(np.float32)
+
+    def stepper(self) -> Stepper:
+        return Stepper(self.spec, self.tensors, self.condition)
+
+    @torch.no_grad()
+    def torch_logits(self) -> np.ndarray:
+        """Row t: the logits of codes[t]; NaN in a WaveNet's row 0, which torch's module does not give."""
+        weights = {name.replace(".", "__"): torch.from_numpy(value) for name, value in self.tensors.items()}
+        sides = torch.from_numpy(self.sides)[None] if self.spec.side else None
+        if isinstance(self.spec, WaveNetSpec):
+            module = WaveNet(self.spec)
+            module.load_state_dict(weights)
+            condition = None if self.condition is None else torch.tensor(self.condition)[None]
+            # torch's row t foretells the code after codes[t] and has its side input.
+            rows = module(
+                torch.from_numpy(self.codes)[None, :-1], condition, None if sides is None else sides[:, 1:]
+            )
+            return np.concatenate([np.full((1, self.spec.levels), np.nan, np.float32), rows[0].numpy()])
+        network = SampleRnn(self.spec)
+        network.load_state_dict(weights)
+        history = np.concatenate([np.full(self.spec.frames[0], self.spec.levels // 2), self.codes])
+        return network(torch.from_numpy(history)[None], side=sides)[0][0].numpy()  # type: ignore[no-any-return]
+
+
+def check_against_torch(case: Case) -> None:
+    ours, torchs = case.stepper().teacher_forced(case.codes, case.sides), case.torch_logits()
+    first = 1 if isinstance(case.spec, WaveNetSpec) else 0
+    assert ours.shape == torchs.shape
+    assert np.abs(ours - torchs)[first:].max() < TOLERANCE
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(wavenet_specs(), seeds)
+def test_wavenet_equals_torch(spec: WaveNetSpec, seed: int) -> None:
+    check_against_torch(Case(spec, seed))
+
+
+@settings(max_examples=160, deadline=None, derandomize=True)
+@given(samplernn_specs(), seeds)
+def test_samplernn_equals_torch(spec: SampleRnnSpec, seed: int) -> None:
+    check_against_torch(Case(spec, seed))
+
+
+@pytest.mark.parametrize("cell", get_args(Cell))
+@pytest.mark.parametrize("skips", get_args(SkipScheme))
+@pytest.mark.parametrize("expand_top", [False, True])
+def test_every_cell_and_skip_scheme_equals_torch(cell: Cell, skips: SkipScheme, expand_top: bool) -> None:
+    spec = SampleRnnSpec((12, 6, 2), 20, 3, 30, cell, 8, skips, learned_h0=True, expand_top=expand_top)
+    check_against_torch(Case(spec, seed=1))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(wavenet_specs(), seeds)
+def test_wavenet_before_any_code_sees_zeros(spec: WaveNetSpec, seed: int) -> None:
+    case = Case(spec, seed)
+    blind = Case(spec, seed)
+    for name in ("input_weight", "input_bias", "side_weight"):
+        if name in blind.tensors:
+            blind.tensors[name] = np.zeros_like(blind.tensors[name])
+    ours = case.stepper().logits(case.sides[0] if spec.side else None)
+    assert np.abs(ours - blind.torch_logits()[1]).max() < TOLERANCE
+
+
+def small_wavenet(**changes: object) -> WaveNetSpec:
+    return replace(WaveNetSpec((1, 2, 4, 8), 12, 20, 18, 33, levels=50, input_kernel=2), **changes)  # type: ignore[arg-type]
+
+
+def small_samplernn(**changes: object) -> SampleRnnSpec:
+    return replace(SampleRnnSpec((12, 4), 20, 2, levels=50, embedding=8), **changes)  # type: ignore[arg-type]
+
+
+small_specs = [
+    pytest.param(small_wavenet(), id="wavenet"),
+    pytest.param(small_wavenet(side=3, kernel=3), id="wavenet-side"),
+    pytest.param(small_samplernn(), id="gru"),
+    pytest.param(small_samplernn(cell="lstm-theano", skips="mehri", learned_h0=True, side=3), id="lstm-side"),
+]
+each_spec = pytest.mark.parametrize("spec", small_specs)
+each_plain_spec = pytest.mark.parametrize("spec", small_specs[::2])
+
+
+def draws(model: Stepper, count: int) -> np.ndarray:
+    side = np.random.default_rng(3).standard_normal((200, model.spec.side))[model.position :][:count]
+    return model.generate(count, seed=5, temperature=1.1, top_k=20, top_p=0.95, side=side)
+
+
+@each_spec
+def test_snapshot_and_restore_continue_exactly(spec: Spec) -> None:
+    model = Case(spec, 2).stepper()
+    draws(model, 37)
+    kept = model.snapshot()
+    first = draws(model, 40)
+    logits = model.logits(np.zeros(spec.side))
+    assert len(set(first.tolist())) > 5
+    model.restore(kept)
+    assert model.position == 37
+    assert np.array_equal(draws(model, 40), first)
+    assert np.array_equal(model.logits(np.zeros(spec.side)), logits)
+
+
+@each_spec
+def test_a_snapshot_can_be_stepped_by_itself(spec: Spec) -> None:
+    model = Case(spec, 2).stepper()
+    draws(model, 30)
+    other = model.snapshot()
+    side = np.zeros(spec.side, np.float32)
+    dispatch.advance(model.weights, other, side)
+    assert model.position == other.position[0] == 30
+    assert np.array_equal(other.logits, model.logits(side))
+
+
+@each_spec
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 12, 13, 31, 48])
+def test_feeding_equals_stepping(spec: Spec, count: int) -> None:
+    case = Case(spec, 3)
+    fed, stepped = case.stepper(), case.stepper()
+    fed.feed(case.codes[:count], case.sides[:count])
+    stepped.teacher_forced(case.codes[:count], case.sides[:count])
+    assert fed.position == stepped.position == count
+    side = np.ones(spec.side)
+    assert np.array_equal(fed.logits(side), stepped.logits(side))
+    rest = case.codes[: 48 - count // 2], case.sides[: 48 - count // 2]
+    assert np.array_equal(fed.teacher_forced(*rest), stepped.teacher_forced(*rest))
+
+
+@each_spec
+def test_asking_for_logits_changes_nothing(spec: Spec) -> None:
+    case = Case(spec, 4)
+    asked, quiet = case.stepper(), case.stepper()
+    for i in range(len(case.codes)):
+        side = case.sides[i]
+        assert np.array_equal(asked.logits(side), asked.logits(side))
+        asked.feed(case.codes[i : i + 1], side[None])
+    quiet.feed(case.codes, case.sides)
+    assert np.array_equal(asked.logits(np.ones(spec.side)), quiet.logits(np.ones(spec.side)))
+
+
+@each_spec
+def test_the_same_seed_gives_the_same_codes_whatever_the_blocks(spec: Spec) -> None:
+    case = Case(spec, 5)
+    whole = draws(case.stepper(), 100)
+    model = case.stepper()
+    parts = [draws(model, count) for count in (1, 2, 3, 0, 12, 31, 51)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+@each_plain_spec
+def test_seed_and_voice_each_change_what_is_drawn(spec: Spec) -> None:
+    case = Case(spec, 6)
+    runs = [
+        case.stepper().generate(60, seed=seed, voice=voice).tolist()
+        for seed, voice in [(1, 0), (2, 0), (1, 1)]
+    ]
+    assert runs[0] != runs[1] != runs[2] != runs[0]
+    assert case.stepper().generate(60, seed=1).tolist() == runs[0]
+
+
+@each_plain_spec
+def test_temperature_zero_takes_the_most_probable(spec: Spec) -> None:
+    case = Case(spec, 7)
+    codes = case.stepper().generate(40, seed=1, temperature=0.0)
+    assert np.array_equal(case.stepper().teacher_forced(codes).argmax(-1), codes)
+
+
+@each_spec
+def test_reset_goes_back_to_rest(spec: Spec) -> None:
+    model = Case(spec, 8).stepper()
+    first = draws(model, 50)
+    model.reset()
+    assert model.position == 0
+    assert np.array_equal(draws(model, 50), first)
+
+
+@each_spec
+def test_warming_leaves_the_state(spec: Spec) -> None:
+    model = Case(spec, 9).stepper()
+    draws(model, 20)
+    before = model.snapshot()
+    model.warm()
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.state, strict=True))
+
+
+@each_spec
+def test_future_codes_do_not_change_past_logits(spec: Spec) -> None:
+    case = Case(spec, 10)
+    changed = case.codes.copy()
+    changed[20:] = (changed[20:] + 7) % spec.levels
+    one, other = (case.stepper().teacher_forced(codes, case.sides) for codes in (case.codes, changed))
+    assert np.array_equal(one[:21], other[:21])
+    assert not np.array_equal(one[21], other[21])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(wavenet_specs(), seeds, st.integers(0, 20), st.integers(0, 20))
+@example(small_wavenet(dilations=(1,)), 0, 20, 20)
+def test_wavenet_goes_back_within_its_slack(spec: WaveNetSpec, seed: int, slack: int, back: int) -> None:
+    case = Case(spec, seed)
+    back = min(back, slack)
+    weights = wavenet.pack(spec, case.tensors)
+    state, straight = wavenet.new_state(weights, slack), wavenet.new_state(weights)
+    wavenet.feed(weights, state, case.codes, case.sides)
+    wavenet.advance(weights, state, np.ones(spec.side, np.float32))
+    state.position[0] -= back
+    wavenet.feed(weights, straight, case.codes[: LENGTH - back], case.sides[: LENGTH - back])
+    for one in (state, straight):
+        wavenet.feed(weights, one, case.codes[:5], case.sides[:5])
+        wavenet.advance(weights, one, np.ones(spec.side, np.float32))
+    assert np.array_equal(state.logits, straight.logits)
+
+
+def test_a_condition_can_change_while_a_state_runs() -> None:
+    case = Case(small_wavenet(condition=3, condition_ids=4), 11)
+    models = {condition: Stepper(case.spec, case.tensors, condition) for condition in (0, 2)}
+    logits = {condition: model.teacher_forced(case.codes) for condition, model in models.items()}
+    assert np.abs(logits[0] - logits[2]).max() > 1e-2
+    models[0].set_condition(2)
+    models[0].reset()
+    assert np.array_equal(models[0].teacher_forced(case.codes), logits[2])
+
+
+def test_a_snapshot_remembers_its_condition() -> None:
+    case = Case(small_wavenet(condition=3), 12)
+    model = case.stepper()
+    kept, first = model.snapshot(), model.teacher_forced(case.codes)
+    model.set_condition([5.0, -5.0, 5.0])
+    model.restore(kept)
+    assert np.array_equal(model.teacher_forced(case.codes), first)
+
+
+def test_new_weights_do_not_compile_again() -> None:
+    cases = [Case(small_wavenet(), 1), Case(small_samplernn(), 1)]
+    for case in cases:
+        case.stepper().warm()
+    others = [
+        small_wavenet(dilations=(3,), residual=70, side=2, condition=4, embedding=3, kernel=3),
+        small_samplernn(frames=(8,), cell="gru-theano", skips="prism", learned_h0=True, rnn_layers=1),
+        small_samplernn(frames=(16, 4, 2), cell="lstm-keras", skips="mehri", expand_top=False, side=1),
+    ]
+    for spec in others:
+        Case(spec, 2).stepper().warm()
+    kernels = [stepper._generate, stepper._feed, stepper._teacher_force]
+    assert [len(kernel.signatures) for kernel in kernels] == [2, 2, 2]
+    assert len(wavenet.advance.signatures) == len(samplernn.advance.signatures) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "condition", "words"),
+    [
+        (small_wavenet(condition=3), None, "needs a condition: a vector of 3 numbers"),
+        (small_wavenet(condition=3, condition_ids=4), None, "a whole number from 0 to 3"),
+        (
+            small_wavenet(condition=3, condition_ids=4),
+            4,
+            "condition is 4: it must be a whole number from 0 to 3",
+        ),
+        (small_wavenet(condition=3), [1.0, 2.0], "it must be a vector of 3 numbers"),
+        (small_wavenet(), 0, "takes no condition"),
+        (small_samplernn(), 0, "takes no condition"),
+    ],
+)
+def test_a_wrong_condition_is_named(spec: Spec, condition: object, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        Stepper(spec, Case(spec, 0).tensors, condition)  # type: ignore[arg-type]
+
+
+def test_wrong_tensors_are_named() -> None:
+    tensors = Case(small_wavenet(), 0).tensors
+    with pytest.raises(SpecError, match=r"'skip_weight' has shape \(1, 2\)"):
+        Stepper(small_wavenet(), tensors | {"skip_weight": np.zeros((1, 2), np.float32)})
+    del tensors["gate_bias"]
+    with pytest.raises(SpecError, match="'gate_bias' is missing"):
+        Stepper(small_wavenet(), tensors)
+
+
+def test_wrong_codes_and_sides_are_named() -> None:
+    model = Case(small_wavenet(side=3), 0).stepper()
+    with pytest.raises(ValueError, match="codes run from 0 to 50: they must be from 0 to 49"):
+        model.feed([0, 50], np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"codes have shape \(1, 2\)"):
+        model.feed([[0, 1]], np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="needs a side input of 3 numbers"):
+        model.generate(2)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\): it must be \(2, 3\)"):
+        model.feed([0, 1], np.zeros((2, 2)))
+    assert model.position == 0
