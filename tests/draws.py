@@ -1,0 +1,66 @@
+"""Small specs of every kind, and weights for them, drawn at random."""
+
+from typing import get_args
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from streamer.models.specs import Cell, SampleRnnSpec, SkipScheme, Spec, UpsampleBias, WaveNetSpec
+
+BIASES = ("input_bias", "gate_bias", "residual_bias", "skip_bias", "output_bias", "output2_bias")
+
+widths = st.integers(1, 7)
+
+
+@st.composite
+def wavenet_specs(draw: st.DrawFn) -> WaveNetSpec:
+    condition = draw(st.integers(0, 3))
+    return WaveNetSpec(
+        dilations=tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))),
+        residual=draw(widths),
+        gate=draw(widths),
+        skip=draw(widths),
+        output=draw(widths),
+        levels=draw(st.integers(2, 20)),
+        kernel=draw(st.integers(2, 3)),
+        input_kernel=draw(st.integers(1, 3)),
+        embedding=draw(st.integers(0, 3)),
+        residual_scale=draw(st.sampled_from([1.0, 0.5**0.5])),
+        skip_scale=draw(st.sampled_from([1.0, 0.3])),
+        condition=condition,
+        condition_ids=draw(st.integers(0, 3)) if condition else 0,
+        side=draw(st.integers(0, 2)),
+        **{name: draw(st.booleans()) for name in BIASES},
+    )
+
+
+@st.composite
+def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
+    frames = [draw(st.integers(1, 3))]
+    for ratio in draw(st.lists(st.integers(2, 3), max_size=2)):
+        frames.insert(0, frames[0] * ratio)
+    return SampleRnnSpec(
+        frames=tuple(frames),
+        dim=draw(widths),
+        rnn_layers=draw(st.integers(1, 3)),
+        levels=draw(st.integers(2, 20)),
+        cell=draw(st.sampled_from(get_args(Cell))),
+        embedding=draw(widths),
+        skips=draw(st.sampled_from(get_args(SkipScheme))),
+        learned_h0=draw(st.booleans()),
+        expand_top=draw(st.booleans()),
+        upsample_bias=draw(st.sampled_from(get_args(UpsampleBias))),
+        hidden=draw(st.integers(1, 2)),
+        relu_after_sum=draw(st.booleans()),
+        side=draw(st.integers(0, 2)),
+    )
+
+
+specs = st.one_of(wavenet_specs(), samplernn_specs())
+
+
+def weights_of(spec: Spec, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Weights that are nowhere zero, biases and h0 included, so that none can be forgotten unnoticed."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in spec.tensors().items()}
