@@ -23,7 +23,7 @@ STORED = Path(__file__).parent / "fixtures" / "quantisers.npz"
 LADDER = np.array([-255, -15, -3, -1, 0, 1, 3, 15, 255]) / 255
 
 # A stretched clip runs from 0 to 1 whatever it was, here u = x / 4 of 0..4. With e = 1e-5 or 1e-2, code =
-# floor(u (256 - e) + e / 2) = floor(256 u + e (1/2 - u)): where 256 u is whole, e decides, down above the middle.
+# floor(u (256 - e) + e / 2) = floor(256 u + e (1/2 - u)): where 256 u is whole, e decides: down from 3/4.
 #   u         0     1/4    1/2   3/4        1
 #   256 u     0+    64+    128   192-       256-
 QUARTERS = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
@@ -87,8 +87,8 @@ def test_decode_by_hand(kind: Kind, decoded: dict[int, float]) -> None:
     )
 
 
-# The code that a silent clip gets, and the code that sounds most nearly silent. Where two codes lie as near to
-# zero (127 and 128 of mu-law, 2 q / 255 - 1 = -+1/255), it is the one that zero is encoded as.
+# The code that a silent clip gets, and the code that sounds most nearly silent. Where two lie as near to zero
+# (127 and 128 of mu-law, 2 q / 255 - 1 = -+1/255), it is the one that zero is encoded as.
 SILENCE = {
     "mulaw": (128, 128),
     "mulaw-floor": (127, 127),
@@ -141,7 +141,7 @@ def test_samples_beyond_full_scale_are_clipped(kind: Kind) -> None:
 def test_the_systems_own_values(system: str, quantiser: Quantiser) -> None:
     with np.load(STORED) as stored:
         wave, codes, decoded = (stored.get(f"{system}.{name}") for name in ("wave", "codes", "decoded"))
-    # vincentherrmann computes in float32: ln(257) / ln(257) rounds to just under 1, a bin short of full scale.
+    # vincentherrmann computes in float32: ln(257) / ln(257) rounds to just under 1, a bin short.
     clear = wave < 1 if quantiser.kind == "mulaw-vincent" else np.full(len(wave), True)
     np.testing.assert_array_equal(quantiser.encode(wave)[clear], codes[clear])
     # The original SampleRNN has no decoder for linear codes: it writes the code numbers as a wave.
