@@ -15,6 +15,7 @@ it was.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -26,11 +27,14 @@ from streamer.models.errors import ControlError, StreamerError
 from streamer.playhead import PlayHead
 from streamer.voice import LIVE, Voice
 
+_log = logging.getLogger(__name__)
+
 LEAD = 0.4
 """Seconds written ahead unless asked otherwise: enough without real-time rights; see `streamer doctor`."""
-_LONGEST_FILL = (
-    10.0  # seconds that a new voice may take for its first lead before it is swapped in all the same
-)
+_LONGEST_GOODBYE = 0.2
+"""Seconds that a model may go on loading while everything ends."""
+_LONGEST_FILL = 10.0
+"""Seconds that a new voice may take for its first lead before it is swapped in all the same."""
 
 
 class Models(Protocol):
@@ -98,7 +102,7 @@ class Engine:
         """Stop writing. What plays the play head must have stopped before."""
         if self._worker.is_alive():
             self._jobs.put(None)
-            self._worker.join()
+            self._worker.join(_LONGEST_GOODBYE)
         self._voice.stop()
 
     def listen(self, listener: Listener) -> None:
@@ -165,7 +169,11 @@ class Engine:
             name, value = job
             try:
                 self._replace_voice(str(value) if name == "model" else None)
-            except StreamerError as error:
+            except (
+                Exception
+            ) as error:  # whatever it was, the voice before sounds on and the next job is tried
+                if not isinstance(error, StreamerError):
+                    _log.exception("%s %r failed", name, value)
                 for listener in self._listeners:
                     listener.failed(name, value, str(error))
             else:
