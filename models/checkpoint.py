@@ -224,7 +224,8 @@ def _blaming(path: Path, done: str) -> Iterator[None]:
         message = f"it cannot be {done}: there is not enough memory"
     else:
         return
-    message = message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "..."
+    if len(message) > _MAX_MESSAGE:  # it quotes something long: what is allowed stands at its end
+        message = f"{message[:200]} ... {message[-100:]}"
     raise CheckpointError(f"{str(path)!r}: {message}")
 
 
@@ -233,7 +234,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise CheckpointError("there is no such file") from None
+        raise CheckpointError("there is no such file, `streamer models` lists what there is") from None
     except ValueError:
         raise CheckpointError("this cannot be the name of a file") from None
     _require(not stat.S_ISDIR(mode), f"this is a folder: give the {SUFFIX} file in it")
@@ -272,10 +273,15 @@ def _read_safetensors_header(file: BinaryIO) -> tuple[Any, dict[str, _Place]]:
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{":
         _refuse_foreign(start)
-    _require(length <= MAX_HEADER_BYTES, f"its header claims {length} bytes: {MAX_HEADER_BYTES} is the most")
-    _require(8 + length <= size, f"it is truncated: its header claims {length} bytes, the file has {size}")
+    _require(
+        length <= MAX_HEADER_BYTES,
+        f"its header claims {length} bytes: {MAX_HEADER_BYTES} is the most, this is no model of ours",
+    )
+    _require(
+        8 + length <= size, f"it is truncated to {size} bytes, its header alone has {length}: get a new copy"
+    )
     text = (start[8:] + file.read(length - 1)).rstrip(b" ")
-    _require(text.endswith(b"}"), "its header is damaged: it does not end with a brace")
+    _require(text.endswith(b"}"), "its header does not end with a brace: it is damaged, get a new copy")
     entries = _parse_json(text, "its header")
     metadata = entries.pop("__metadata__", None)
     places = {name: _parse_place(name, entry, 8 + length) for name, entry in entries.items()}
@@ -286,7 +292,9 @@ def _read_safetensors_header(file: BinaryIO) -> tuple[Any, dict[str, _Place]]:
 def _refuse_foreign(start: bytes) -> NoReturn:
     if start.startswith(b"PK") or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
         raise CheckpointError("it is a pickle or a zip (PyTorch?), which may run code: it is never loaded")
-    raise CheckpointError(f"it is empty, damaged or not a {SUFFIX} file")
+    raise CheckpointError(
+        f"it is empty, damaged or not a {SUFFIX} file: get a new copy, or give another file"
+    )
 
 
 def _parse_json(text: str | bytes, what: str) -> dict[str, Any]:
@@ -298,7 +306,7 @@ def _parse_json(text: str | bytes, what: str) -> dict[str, Any]:
         )
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if isinstance(error, ValueError) else "it is nested too deeply"
-        raise CheckpointError(f"{what} is not sound JSON: {reason}") from None
+        raise CheckpointError(f"{what} is not sound JSON ({reason}): get a new copy") from None
     _require(isinstance(value, dict), f"{what} is not a JSON object")
     return value  # type: ignore[no-any-return]
 
@@ -323,9 +331,9 @@ def _parse_place(name: str, entry: object, data: int) -> _Place:
         known = len(entry) == 3  # type: ignore[arg-type]
         numbers = [*shape, begin, end]
     except (TypeError, KeyError, ValueError, IndexError):
-        raise CheckpointError(f"its entry for tensor {name!r} is damaged") from None
+        raise CheckpointError(f"its entry for tensor {name!r} is damaged: get a new copy") from None
     known = known and all(type(number) is int and 0 <= number <= MAX_FILE_BYTES for number in numbers)
-    _require(known, f"its entry for tensor {name!r} is damaged")
+    _require(known, f"its entry for tensor {name!r} is damaged: get a new copy")
     allowed = isinstance(dtype, str) and dtype in _DTYPES
     _require(allowed, f"tensor {name!r} is stored as {dtype!r}: it must be {' or '.join(_DTYPES)}")
     return _Place(dtype, tuple(shape), data + begin, data + end)
@@ -335,14 +343,19 @@ def _check_layout(places: Mapping[str, _Place], data: int, size: int) -> None:
     """Require that the tensors fill the file from data to size without a gap or an overlap."""
     reached = data
     for name, place in sorted(places.items(), key=lambda item: (item[1].begin, item[1].end)):
-        _require(place.begin == reached, f"its tensor {name!r} overlaps another or leaves a gap: damaged")
+        _require(
+            place.begin == reached, f"its tensor {name!r} overlaps another or leaves a gap: get a new copy"
+        )
         length = prod(place.shape) * _DTYPES[place.dtype].itemsize
         _require(
-            place.end - place.begin == length, f"its tensor {name!r} has a size that its shape does not fit"
+            place.end - place.begin == length,
+            f"its tensor {name!r} has a size that its shape does not fit: get a new copy",
         )
         reached = place.end
-    _require(reached <= size, f"it is truncated: its weights end at byte {reached}, the file at {size}")
-    _require(reached == size, f"it has {size - reached} bytes too many after its weights: it is damaged")
+    _require(
+        reached <= size, f"it is truncated to {size} bytes, its weights end at {reached}: get a new copy"
+    )
+    _require(reached == size, f"it has {size - reached} bytes too many at its end: get a new copy")
 
 
 def _check_version(version: object) -> None:
@@ -357,14 +370,16 @@ def _provenance_from_json(data: object) -> Provenance:
     _require(isinstance(data, dict), "its provenance is not a JSON object")
     assert isinstance(data, dict)
     foreign = sorted(set(data) - {f.name for f in fields(Provenance)})
-    _require(not foreign, f"its provenance has unknown fields: {', '.join(map(repr, foreign))}")
+    _require(
+        not foreign, f"its provenance has unknown fields {', '.join(map(repr, foreign))}: update streamer"
+    )
     return Provenance(**data)
 
 
 def _read_tensor(file: BinaryIO, name: str, place: _Place) -> NDArray[np.float32]:
     file.seek(place.begin)
     array = np.fromfile(file, _DTYPES[place.dtype], prod(place.shape))
-    _require(array.nbytes == place.end - place.begin, f"it is truncated: tensor {name!r} ends early")
+    _require(array.nbytes == place.end - place.begin, f"it is truncated in tensor {name!r}: get a new copy")
     weights: NDArray[np.float32] = array.reshape(place.shape).astype(np.float32, copy=False)
     return weights
 
@@ -382,7 +397,9 @@ def _require_shapes(found: Mapping[str, tuple[int, ...]], shapes: Shapes) -> Non
 def _require_finite(tensors: Tensors) -> None:
     for name, array in tensors.items():
         finite = bool(np.isfinite(array).all())
-        _require(finite, f"tensor {name!r} holds weights that are not finite numbers in its format")
+        _require(
+            finite, f"tensor {name!r} holds weights that are not finite numbers: train or convert it anew"
+        )
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

@@ -67,10 +67,12 @@ def resolve(name: str, allow_path: bool) -> Path:
 
 
 def _model_files(folder: Path) -> list[Path]:
-    """List the ordinary model files in a folder, without hidden ones and links that lead out of it."""
+    """List the ordinary model files in a folder, none hidden, unprintable, or a link that leads out of it."""
     try:
         inside = folder.resolve(strict=True)
-        files = [path for path in inside.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
+        files = [
+            path for path in inside.glob(f"*{SUFFIX}") if path.name.isprintable() and path.name[0] != "."
+        ]
         return [path for path in files if path.is_file() and path.resolve().is_relative_to(inside)]
     except OSError:
         return []  # no folder, or one that may not be read, holds no models

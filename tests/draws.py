@@ -1,16 +1,33 @@
-"""Small specs of every kind, and weights for them, drawn at random."""
+"""Small specs of every kind, weights for them, and model files."""
 
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from streamer.models import checkpoint
+from streamer.models.checkpoint import Checkpoint, Provenance
+from streamer.models.quantisers import Quantiser
 from streamer.models.specs import Cell, SampleRnnSpec, SkipScheme, Spec, UpsampleBias, WaveNetSpec
 
 BIASES = ("input_bias", "gate_bias", "residual_bias", "skip_bias", "output_bias", "output2_bias")
 
 widths = st.integers(1, 7)
+
+PROVENANCE = Provenance(
+    title="Étude",
+    corpus="a piano",
+    licence="CC0-1.0",
+    attribution="nobody",
+    origin="streamer train",
+    steps=1000,
+    bits_per_sample=3.25,
+    unigram_bits=7.5,
+    lpc32_bits=4.125,
+    temperature=0.9,
+)
 
 
 @st.composite
@@ -64,3 +81,15 @@ def weights_of(spec: Spec, seed: int) -> dict[str, NDArray[np.float32]]:
     """Weights that are nowhere zero, biases and h0 included, so that none can be forgotten unnoticed."""
     rng = np.random.default_rng(seed)
     return {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in spec.tensors().items()}
+
+
+def write_model(path: Path, spec: Spec, seed: int = 0, **changes: Any) -> Checkpoint:
+    """Save a model with drawn weights; changes: arguments of `checkpoint.save`."""
+    plain: dict[str, Any] = {
+        "spec": spec,
+        "quantiser": Quantiser("mulaw", spec.levels),
+        "sample_rate": 16000,
+        "tensors": weights_of(spec, seed),
+        "provenance": PROVENANCE,
+    }
+    return checkpoint.save(path, **plain | changes)
