@@ -168,7 +168,7 @@ def _render_deck(
     left = renderable(written - position, phase, up, down)
     underruns, silent, played, frame = 0, 0, 0, first
     while frame < frames:
-        refilled = written - position >= refill and left > fade // _STARVED_STEP
+        refilled = written - position >= refill
         before = condition
         condition = _next_condition(condition, level, left, refilled, opened)
         level = _next_level(level, fade, condition, left, opened)

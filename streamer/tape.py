@@ -28,7 +28,7 @@ from streamer.models.errors import StreamerError
 WRITE_HEAD, PLAY_HEAD, TARGET, ATTENTION, CAPACITY = 0, 8, 16, 24, 32  # words of the header
 HEADER_WORDS = 64
 RING_START = HEADER_WORDS * 2  # in float32
-SHORTEST_LEAD = 0.010  # seconds; less could not hold the play head's fade of 5 ms
+SHORTEST_LEAD = 0.010  # seconds; half of it, where the play head goes on, must hold its fade out of 5 ms
 
 
 class TapeError(StreamerError, ValueError):
@@ -43,8 +43,9 @@ def ring_of(tape: NDArray[np.int64]) -> NDArray[np.float32]:
 
 @compiled
 def lead(tape: NDArray[np.int64]) -> int:
-    """Samples written and not yet played."""
-    return int(load_acquire(tape, WRITE_HEAD) - load_acquire(tape, PLAY_HEAD))
+    """Samples written and not yet played: never negative, for the play head is read first."""
+    played = load_acquire(tape, PLAY_HEAD)
+    return int(load_acquire(tape, WRITE_HEAD) - played)
 
 
 @compiled

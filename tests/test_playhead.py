@@ -217,13 +217,27 @@ def test_pause_holds_the_tape_and_play_goes_on_from_there() -> None:
 
 
 def test_an_empty_tape_while_paused_is_no_underrun() -> None:
-    tape = new_tape(samples=150)
+    tape = new_tape(samples=140)
     head = PlayHead(tape, RATE, 1)
-    head.render(50)
+    head.render(90)
     head.playing = False
-    head.render(500)
+    head.render(100)
+    assert 130 <= tape.play_head <= 140
     head.playing = True
-    assert head.counters().underruns == 0
+    assert not head.render(50).any()
+    assert head.counters().underruns == head.counters().silent_frames == 0
+
+
+@pytest.mark.parametrize("device_rate", [16000, 44100, 48000])
+def test_an_underrun_at_the_shortest_lead_is_one_underrun(device_rate: int) -> None:
+    """There, half the target and the samples of a fade out are equal but for rounding."""
+    tape = Tape(16000, CAPACITY, 160)
+    tape.write(np.ones(400))
+    head = PlayHead(tape, device_rate, 1)
+    for _ in range(3):
+        head.render(device_rate // 10)
+        tape.write(np.ones(400))
+    assert head.counters().underruns == 3
 
 
 def test_fade_out_ends_in_silence_and_says_so_whatever_playing_says() -> None:
