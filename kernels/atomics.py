@@ -29,6 +29,7 @@ from numba import types
 from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic as _intrinsic
 from numpy.typing import NDArray
+
 from streamer.kernels.compiling import compiled
 
 Words = NDArray[np.int64] | NDArray[np.float64]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from streamer.kernels.compiling import compiled, inner_sum
 
 TAPS = 64  # flat to 0.9 of the lower Nyquist frequency; 96 would reach 0.94, for 1 ms more delay at 16 kHz
