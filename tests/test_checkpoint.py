@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, Provenance
 from streamer.models.errors import CheckpointError
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import Spec, WaveNetSpec
+from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 
 SPEC = WaveNetSpec(dilations=(1, 2), residual=4, gate=3, skip=5, output=6, levels=8)
 Edit = Callable[[dict[str, Any]], object]
@@ -468,3 +469,27 @@ def test_headers_are_values(tmp_path: Path) -> None:
     assert copy.copy(checkpoint.read_header(path)) == checkpoint.read_header(path)
     with pytest.raises(dataclasses.FrozenInstanceError):
         saved.sample_rate = 8000  # type: ignore[misc]
+
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "checkpoints.md"
+
+
+def test_the_documents_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = DOCUMENT.read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["model"] == checkpoint.load(tmp_path / "mine.safetensors")
+
+
+@pytest.mark.parametrize("kind", [WaveNetSpec, SampleRnnSpec, Quantiser, Provenance])
+def test_the_document_names_every_field(kind: type[Any]) -> None:
+    text = DOCUMENT.read_text()
+    assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text] == []
+
+
+@given(specs)
+def test_the_document_names_every_tensor(spec: Spec) -> None:
+    text = DOCUMENT.read_text()
+    names = {re.sub(r"rnn\d", "rnnL", re.sub(r"tier\d", "tierN", name)) for name in spec.tensors()}
+    assert [name for name in names if f"`{name}`" not in text] == []
