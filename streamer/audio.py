@@ -208,11 +208,6 @@ class Output:
         self.play_head.fade_in()
 
     @property
-    def was_started(self) -> bool:
-        """True from `start` to `stop`, whether or not the device is still there."""
-        return self._stream is not None
-
-    @property
     def alive(self) -> bool:
         """Whether the device asks for sound: False before `start`, after `stop`, and once it has vanished."""
         if self._stream is None or not _is_active(self._stream):
