@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands th
     from streamer.audio import Device
     from streamer.engine import Engine
     from streamer.models.checkpoint import Checkpoint
-    from streamer.play import Performance
 
 INSTEAD_SECONDS = 20.0
 """Rendered to a file where there is no sound device."""
@@ -139,6 +138,7 @@ def _add_doctor(commands: Any) -> None:
     parser.add_argument(
         "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="a name, or a model file"
     )
+    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _add_train(commands: Any) -> None:
@@ -155,7 +155,8 @@ def _add_train(commands: Any) -> None:
 
 def _add_bench(commands: Any) -> None:
     about = "Measure the steppers' speed beside torch, with cached state and without."
-    parser = _command(commands, "bench", _bench, about, "streamer bench --json")
+    parser = _command(commands, "bench", _bench, about, "streamer bench lead-guitar --json")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names, files or shapes; all by default")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -224,17 +225,13 @@ def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argpars
         performance = Performance(engine, device, options.block, "high", status.say)
         _say(f"Playing {_described(engine)} on {device}, {format.rate} Hz, {format.channels} channels.")
         _say(f"OSC at {options.osc_host}:{server.port}, for example {CONTROLS[0].address} 0.9. Ctrl-C ends.")
-        performance.start()
-        performance.run(stopped, status.show)
-    return _end(performance, status)
-
-
-def _end(performance: Performance, status: _StatusLine) -> int:
-    from streamer import audio
-
-    closed = performance.stop()
+        try:
+            performance.start()
+            performance.run(stopped, status.show)
+        finally:
+            ended = performance.stop()
     status.end()
-    if not closed:
+    if not ended:
         audio.leave(0)
     return 0
 
@@ -322,14 +319,14 @@ def _doctor(options: argparse.Namespace) -> int:
     name, checkpoint = open_model(options.model)
     _say_if_compiling(checkpoint.spec.architecture)
     report = doctor.examine(name, checkpoint)
-    print(report.as_text())
+    print(report.as_json() if options.json else report.as_text())
     return 0 if report.playable else 1
 
 
 def _bench(options: argparse.Namespace) -> int:
     from streamer import bench
 
-    rows = bench.run(tell=lambda line: print(line, file=sys.stderr, flush=True))
+    rows = bench.run(options.models, tell=lambda line: print(line, file=sys.stderr, flush=True))
     print(bench.as_json(rows) if options.json else bench.as_table(rows))
     return 0
 
