@@ -31,13 +31,14 @@ def _source_files() -> list[Path]:
     return sorted(file for folder in folders for file in folder.glob("*.py"))
 
 
-def _processor() -> str:
-    """The processor's name as the system tells it; numba itself compares the features."""
+def processor() -> str:
+    """The processor's name as the system tells it; its architecture where the system tells no more."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    except OSError:  # not Linux
         return platform.processor() or platform.machine()
-    return next((line for line in lines if line.startswith("model name")), platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 @cache
@@ -46,7 +47,7 @@ def folder() -> Path:
     digest = hashlib.sha256()
     for file in _source_files():
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    for word in (importlib.metadata.version("numba"), platform.python_version(), _processor()):
+    for word in (importlib.metadata.version("numba"), platform.python_version(), processor()):
         digest.update(word.encode() + b"\0")
     root = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir()
     return Path(root) / "streamer" / digest.hexdigest()[:16]

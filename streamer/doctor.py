@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from streamer import audio, machine
+from streamer import audio
 from streamer.audio import Device
 from streamer.controls import CONTROLS
 from streamer.kernels import cache
@@ -24,7 +24,7 @@ from streamer.kernels.atomics import clock_ns, sleep_us, store
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import DeviceError
 from streamer.tape import PLAY_HEAD, SHORTEST_LEAD
-from streamer.voice import LIVE, RUN, Voice
+from streamer.voice import LIVE, NAP_US, PRIORITY, RUN, Voice
 
 MEASURE_SECONDS = 4.0
 COMFORTABLE = 1.3
@@ -32,8 +32,6 @@ COMFORTABLE = 1.3
 LEAD_FLOOR_MS = {"realtime": 20.0, "normal": 200.0}
 """Least lead by scheduling: without real-time rights a producer 100 ms ahead starved under other load."""
 
-_NAP_US = 500  # as the voice's own
-_PRIORITY = 2  # as the voice's own
 _DEVICE_BLOCK_FRAMES = 1024  # the longest that devices commonly ask for at once
 _USUAL_RATE = 48_000
 
@@ -101,7 +99,7 @@ class Report:
             ("kernels", _kernels_words(self)),
             ("speed", _speed_words(self)),
             ("scheduler", _scheduling_words(self)),
-            ("jitter", f"a nap of {_NAP_US / 1000} ms ends {self.oversleep_ms_p99:.2f} ms late (p99)"),
+            ("jitter", f"a nap of {NAP_US / 1000} ms ends {self.oversleep_ms_p99:.2f} ms late (p99)"),
             ("sound", _device_words(self)),
             ("lead", f"{self.lead_ms} ms is safe here: streamer play {self.model} --lead {self.lead_ms}"),
             ("verdict", self.verdict),
@@ -134,8 +132,8 @@ def examine(name: str, checkpoint: Checkpoint, seconds: float = MEASURE_SECONDS)
     run_p99, oversleep_p99 = float(np.percentile(runs, 99)), float(np.percentile(oversleeps, 99))
     return Report(
         model=name,
-        processor=machine.processor(),
-        cores=machine.cores(),
+        processor=cache.processor(),
+        cores=os.cpu_count() or 1,
         compiled=compiled,
         warm_seconds=warm_seconds,
         cache_problem="" if cache.usable_folder() else f"{cache.folder()} cannot be written",
@@ -155,7 +153,7 @@ def examine(name: str, checkpoint: Checkpoint, seconds: float = MEASURE_SECONDS)
 def safe_lead_ms(scheduling: str, run_ms: float, oversleep_ms: float, device_rate: int) -> int:
     """A lead that outlasts one block of the device and four of the worst gaps seen, in steps of 10 ms."""
     block_ms = 1000 * _DEVICE_BLOCK_FRAMES / device_rate
-    gaps_ms = 4 * (run_ms + oversleep_ms + _NAP_US / 1000)
+    gaps_ms = 4 * (run_ms + oversleep_ms + NAP_US / 1000)
     return 10 * math.ceil((block_ms + max(LEAD_FLOOR_MS[scheduling], gaps_ms)) / 10)
 
 
@@ -183,7 +181,7 @@ def _measure(voice: Voice, scheduling: str, seconds: float) -> tuple[list[float]
 
     def work() -> None:
         if scheduling == "realtime":
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
         voice.fill()
         call = float(np.median([_seconds(voice.fill) for _ in range(32)]))  # with nothing to write
         deadline = time.monotonic() + seconds
@@ -191,7 +189,7 @@ def _measure(voice: Voice, scheduling: str, seconds: float) -> tuple[list[float]
             store(voice.tape.buffer, PLAY_HEAD, voice.tape.play_head + RUN)
             runs.append(max(_seconds(voice.fill) - call, 1e-9))
             # Naps also keep a real-time thread below the share of a core at which Linux would suspend it.
-            oversleeps.append(_seconds(lambda: sleep_us(_NAP_US)) - _NAP_US / 1e6)
+            oversleeps.append(_seconds(lambda: sleep_us(NAP_US)) - NAP_US / 1e6)
 
     thread = threading.Thread(target=work, name="streamer-doctor")
     thread.start()

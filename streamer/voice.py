@@ -41,8 +41,9 @@ RUN = 64
 """Most samples written between two looks at the controls and the tape: 4 ms at 16 kHz."""
 HISTORY = 60.0
 """Seconds behind the play head that stay readable."""
-_NAP_US = 500
-_PRIORITY = 2
+NAP_US = 500
+"""How long the thread sleeps when the lead is full."""
+PRIORITY = 2
 """Of SCHED_FIFO: below the audio thread's, which JACK puts at 5 and above."""
 
 # Words that the control thread publishes, as float64; seeds are exact there.
@@ -93,7 +94,7 @@ def _generate(
             _write(weights, state, tape, words, decoding, scratch, count)
             _account(words, monotonic_ns() - began, count, rate)
         elif forever:
-            sleep_us(_NAP_US)
+            sleep_us(NAP_US)
         else:
             return
 
@@ -210,7 +211,7 @@ def _ask_for_realtime() -> str:
     if not hasattr(os, "sched_setscheduler") or (os.cpu_count() or 1) < 2:
         return "normal"
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except OSError:
         return "normal"
     return "realtime"
