@@ -237,6 +237,7 @@ def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argpars
 
 
 def _render(options: argparse.Namespace) -> int:
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from streamer.render import LONGEST_SECONDS, format_of, render
@@ -251,7 +252,8 @@ def _render(options: argparse.Namespace) -> int:
         TextColumn("{task.completed:.0f} s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(str(options.out), total=options.seconds)
         render(engine, options.out, options.seconds, lambda seconds: bar.update(task, completed=seconds))
     factor = engine.voice.realtime_factor

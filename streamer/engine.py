@@ -98,12 +98,17 @@ class Engine:
         self._voice.start()
         self._worker.start()
 
-    def close(self) -> None:
-        """Stop writing. What plays the play head must have stopped before."""
+    def close(self) -> bool:
+        """Stop writing. What plays the play head must have stopped before.
+
+        Returns:
+            False where a model is still loading: it goes on until the process ends.
+        """
         if self._worker.is_alive():
             self._jobs.put(None)
             self._worker.join(_LONGEST_GOODBYE)
         self._voice.stop()
+        return not self._worker.is_alive()
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener, too, how slow changes end."""
@@ -125,15 +130,15 @@ class Engine:
                 raise ControlError(f"no model {value!r}; there are {', '.join(self._models.names())}")
             self._jobs.put((name, value))
             return None
+        if name not in self._values:
+            raise ControlError(f"no control {name!r}")
+        self._values[name] = value  # before the voice, so that a voice that takes over meanwhile has it too
         if name in LIVE:
             self._voice.set(name, float(value))
         elif name == "gain":
             self.play_head.gain = float(value)
         elif name == "play":
             self.play_head.playing = bool(value)
-        else:
-            raise ControlError(f"no control {name!r}")
-        self._values[name] = value
         return value
 
     def get(self, name: str) -> Value:
@@ -169,9 +174,7 @@ class Engine:
             name, value = job
             try:
                 self._replace_voice(str(value) if name == "model" else None)
-            except (
-                Exception
-            ) as error:  # whatever it was, the voice before sounds on and the next job is tried
+            except Exception as error:  # whatever it was, the voice before sounds on
                 if not isinstance(error, StreamerError):
                     _log.exception("%s %r failed", name, value)
                 for listener in self._listeners:
@@ -187,7 +190,11 @@ class Engine:
         after = self._new_voice(model or before.name, checkpoint)
         after.start()
         after.wait_ready(_LONGEST_FILL)
-        self.play_head.swap(after.tape)
+        try:
+            self.play_head.swap(after.tape)
+        except StreamerError:  # no way leads from its rate to the device's
+            after.stop()
+            raise
         self._voice = after
         self._values["model"] = after.name
         for control in LIVE:  # what changed meanwhile went to the voice before

@@ -49,6 +49,7 @@ class Performance:
         self._settings = block, latency
         self._tell = tell
         self._output = self._new_output()
+        self._hangs = False
 
     def start(self) -> None:
         """Begin to write, and soon to play; raise `DeviceError` if the device refuses."""
@@ -67,20 +68,31 @@ class Performance:
     def run(self, stopped: threading.Event, show: Callable[[], None]) -> None:
         """Watch over the device, and show the status, until `stopped` is set."""
         while not stopped.wait(STATUS_SECONDS):
-            if not self._output.alive:
-                self._tell(f"{self._device.name} has gone; it is opened again as soon as it is back")
-                self._output.stop()
-                while not self._reopen():
-                    if stopped.wait(_RETRY_SECONDS):
-                        return
-                self._tell(f"{self._device.name} is back")
-            show()
+            if self._output.alive:
+                show()
+            else:
+                self._wait_for_device(stopped)
 
     def stop(self) -> bool:
-        """Fade out and close; False where the sound system hangs and only `audio.leave` will do."""
-        closed = self._output.stop()
-        self.engine.close()
-        return closed
+        """Fade out and close; False where something hangs and only `audio.leave` will do."""
+        self._close_output()
+        return self.engine.close() and not self._hangs
+
+    def _close_output(self) -> None:
+        """Close the stream; once PortAudio has hung, the process cannot end in the ordinary way any more."""
+        self._hangs |= not self._output.stop()
+
+    def _wait_for_device(self, stopped: threading.Event) -> None:
+        """Open the device again as soon as it is back, or return when `stopped` is set."""
+        self._close_output()
+        remedy = "it is opened again as soon as it is back"
+        if self._hangs:
+            remedy = "its sound server has died: start that and then this program anew, Ctrl-C ends"
+        self._tell(f"{self._device.name} has gone; {remedy}")
+        while not self._reopen():
+            if stopped.wait(_RETRY_SECONDS):
+                return
+        self._tell(f"{self._device.name} is back")
 
     def _new_output(self) -> Output:
         return Output(self.engine.play_head, self._device, *self._settings)
@@ -89,7 +101,7 @@ class Performance:
         """Try once to get the device back; the tape waits where it is."""
         try:
             audio.rescan()
-            self._device = audio.find_device(self._device.name)
+            self._device = audio.find_again(self._device)
             self._output = self._new_output()
             self._output.start()
         except DeviceError:

@@ -35,12 +35,12 @@ from streamer.kernels.stepper import Stepper
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.models.specs import Spec, WaveNetSpec
-from streamer.tape import WRITE_HEAD, Tape, attention, publish, put, ring_of, ring_size, room
+from streamer.tape import SHORTEST_LEAD, WRITE_HEAD, Tape, attention, publish, put, ring_of, ring_size, room
 
 RUN = 64
 """Most samples written between two looks at the controls and the tape: 4 ms at 16 kHz."""
 HISTORY = 60.0
-"""Seconds behind the play head that stay readable."""
+"""Seconds behind the play head that stay readable, and the longest lead."""
 NAP_US = 500
 """How long the thread sleeps when the lead is full."""
 PRIORITY = 2
@@ -110,7 +110,7 @@ class Voice:
         number: tells voices of one seed apart.
 
     Raises:
-        StreamerError: the model needs an input that cannot be computed live.
+        StreamerError: the model needs an input that cannot be computed live, or the lead is impossible.
     """
 
     def __init__(
@@ -121,10 +121,14 @@ class Voice:
             raise StreamerError(
                 f"{name}: it needs an input from past samples that this version cannot compute"
             )
+        if not SHORTEST_LEAD <= lead <= HISTORY:
+            raise StreamerError(
+                f"a lead of {lead * 1000:g} ms is impossible: "
+                f"choose {SHORTEST_LEAD * 1000:g} to {HISTORY * 1000:g} ms"
+            )
         self.name = name
         self.checkpoint = checkpoint
-        target = round(lead * rate)
-        self.tape = Tape(rate, 2 * ring_size(max(target, round(HISTORY * rate))), target)
+        self.tape = Tape(rate, 2 * ring_size(round(HISTORY * rate)), round(lead * rate))
         self.scheduling = "not started"
         self._stepper = Stepper(spec, checkpoint.tensors, _condition(spec))
         self._words = aligned_words(WORDS)
