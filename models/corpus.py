@@ -14,6 +14,8 @@ from streamer.models.quantisers import Quantiser
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 HOLD_OUT_EVERY = 8
 """Every eighth file, in order of name, is held out of training; of fewer files, the last one."""
+QUIETEST = 1e-3
+"""Least peak of a corpus, of full scale: -60 dBFS, where the audio's own 16 bits leave 33 levels."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,31 @@ def read_clip(path: Path, rate: int) -> NDArray[np.float32]:
     mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise CorpusError(f"{path}: holds samples that are not finite numbers")
-    if file_rate == rate:
-        return mono
-    resampled: NDArray[np.float32] = soxr.resample(mono, file_rate, rate, quality="HQ")
-    return resampled
+    if file_rate != rate:
+        mono = soxr.resample(mono, file_rate, rate, quality="HQ")
+    if not mono.size:
+        raise CorpusError(f"{path}: holds no audio")
+    return mono
 
 
 def read_folder(folder: Path, rate: int, skipped: Callable[[str], None]) -> list[Clip]:
-    """Read every audio file below a folder, in order of name; `skipped` is told of those that cannot be."""
+    """Read every audio file below a folder, in order of name; `skipped` is told of those that cannot be.
+
+    Raises `CorpusError` where there is no folder, or not two files to read.
+    """
+    if not folder.is_dir():
+        raise CorpusError(f"{folder}: there is no such folder of audio")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     clips = []
     for path in paths:
         try:
-            samples = read_clip(path, rate)
+            clips.append(Clip(str(path.relative_to(folder)), read_clip(path, rate)))
         except CorpusError as error:
             skipped(str(error))
-            continue
-        if samples.size:
-            clips.append(Clip(str(path.relative_to(folder)), samples))
     if len(clips) < 2:
         raise CorpusError(
-            f"{folder}: {len(clips)} readable audio files; training needs at least two, one to hold out"
+            f"{folder}: {len(clips)} readable audio files ({', '.join(EXTENSIONS)}); training needs at least "
+            "two, one of them to hold out"
         )
     return clips
 
@@ -76,10 +82,16 @@ def split(clips: list[Clip]) -> tuple[list[Clip], list[Clip]]:
 
 
 def fitting_scale(clips: list[Clip], preemphasis: float) -> float:
-    """Scale that brings all but one in 20,000 pre-emphasised samples within 0.95 of full scale."""
+    """Scale that brings all but one in 20,000 pre-emphasised samples within 0.95 of full scale.
+
+    Raises `CorpusError` for audio so quiet that no quantiser could be scaled to it.
+    """
     unscaled = Quantiser(preemphasis=preemphasis)
     peaks = np.concatenate([np.abs(unscaled.emphasise(clip.samples)) for clip in clips])
-    return round(float(0.95 / np.quantile(peaks, 0.99995)), 4)
+    loudest = float(np.quantile(peaks, 0.99995))
+    if loudest < QUIETEST:
+        raise CorpusError(f"the audio peaks at {loudest:g} of full scale: choose some that can be heard")
+    return round(0.95 / loudest, 4)
 
 
 def quantise(clips: list[Clip], quantiser: Quantiser) -> Corpus:
