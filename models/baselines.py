@@ -1,11 +1,17 @@
 """What a model must beat before it has learned anything that can be heard: bits of two simple predictors."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.models.quantisers import Quantiser
 
 Codes = NDArray[np.int64]
+Amplitudes = NDArray[np.float64]
+
+_BLOCK = 2**16
+"""Windows held at once; those of a whole album would fill the memory of a laptop."""
 
 
 def unigram_bits(training: Codes, held_out: Codes, levels: int) -> float:
@@ -22,40 +28,56 @@ def linear_predictor_bits(training: Codes, held_out: Codes, quantiser: Quantiser
     """
     table = quantiser.table()
     coefficients = _fit(table[training], order)
+    learned = _predict(training[: 20 * len(held_out)], table, coefficients)
     grid = [(factor, floor) for factor in (0.4, 0.5, 0.6, 0.75, 0.9) for floor in (1e-4, 1e-3, 4e-3)]
-    part = training[: 20 * len(held_out)]
-    best = min(grid, key=lambda choice: _logistic_bits(part, table, coefficients, *choice))
-    return _logistic_bits(held_out, table, coefficients, *best)
+    best = min(grid, key=lambda choice: _logistic_bits(learned, *choice))
+    return _logistic_bits(_predict(held_out, table, coefficients), *best)
 
 
-def _fit(values: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+def _fit(values: Amplitudes, order: int) -> Amplitudes:
     """Least-squares predictor of values (T,) from the `order` before, newest first."""
-    windows = np.lib.stride_tricks.sliding_window_view(values, order + 1)[:, ::-1]
-    gram = windows.T @ windows
-    return np.linalg.solve(gram[1:, 1:] + 1e-9 * np.trace(gram) * np.eye(order), gram[1:, 0])
+    gram = np.zeros((order + 1, order + 1))
+    for start in range(0, len(values) - order, _BLOCK):
+        block = values[start : start + _BLOCK + order]
+        windows = np.lib.stride_tricks.sliding_window_view(block, order + 1)[:, ::-1]
+        gram += windows.T @ windows
+    ridge = 1e-9 * np.trace(gram) + 1e-30  # digital silence alone has no inverse
+    coefficients: Amplitudes = np.linalg.solve(gram[1:, 1:] + ridge * np.eye(order), gram[1:, 0])
+    return coefficients
 
 
-def _logistic_bits(
-    codes: Codes, table: NDArray[np.float64], coefficients: NDArray[np.float64], factor: float, floor: float
-) -> float:
-    order = len(coefficients)
-    windows = np.lib.stride_tricks.sliding_window_view(table[codes], order + 1)[:, ::-1]
-    prediction = windows[:, 1:] @ coefficients
-    scale = factor * _recent_mean(np.abs(windows[:, 0] - prediction)) + floor
+class _Predicted(NamedTuple):
+    """Where codes fall from their predictions: each (T - order,), in amplitude."""
+
+    lower: Amplitudes
+    """From the prediction to the lower edge of the code's bin."""
+    upper: Amplitudes
+    recent_error: Amplitudes
+
+
+def _predict(codes: Codes, table: Amplitudes, coefficients: Amplitudes) -> _Predicted:
+    order, values = len(coefficients), table[codes]
+    prediction = np.convolve(values[:-1], coefficients, "valid")
     edges = np.concatenate([[-np.inf], (table[1:] + table[:-1]) / 2, [np.inf]])
-    upper, lower = (edges[codes[order:] + side] for side in (1, 0))
-    mass = _sigmoid((upper - prediction) / scale) - _sigmoid((lower - prediction) / scale)
+    lower, upper = (edges[codes[order:] + side] - prediction for side in (0, 1))
+    return _Predicted(lower, upper, _recent_mean(np.abs(values[order:] - prediction)))
+
+
+def _logistic_bits(predicted: _Predicted, factor: float, floor: float) -> float:
+    scale = factor * predicted.recent_error + floor
+    mass = _sigmoid(predicted.upper / scale) - _sigmoid(predicted.lower / scale)
     return float(-np.log2(np.maximum(mass, 1e-7)).mean())
 
 
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    half: NDArray[np.float64] = 0.5 * (1 + np.tanh(x / 2))
+def _sigmoid(x: Amplitudes) -> Amplitudes:
+    half: Amplitudes = 0.5 * (1 + np.tanh(x / 2))
     return half
 
 
-def _recent_mean(error: NDArray[np.float64], memory: int = 64) -> NDArray[np.float64]:
+def _recent_mean(error: Amplitudes, memory: int = 64) -> Amplitudes:
     """Mean of the errors before each sample, over at most `memory` of them."""
     total = np.concatenate([[0.0], np.cumsum(error)])
     end = np.arange(len(error))
     start = np.maximum(end - memory, 0)
-    return (total[end] - total[start]) / np.maximum(end - start, 1)
+    mean: Amplitudes = (total[end] - total[start]) / np.maximum(end - start, 1)
+    return mean
