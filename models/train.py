@@ -11,20 +11,21 @@ import json
 import math
 import time
 import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from streamer.models import checkpoint
 from streamer.models.baselines import linear_predictor_bits, unigram_bits
-from streamer.models.checkpoint import Provenance
+from streamer.models.checkpoint import SAMPLE_RATES_HZ, Provenance
 from streamer.models.corpus import Corpus, fitting_scale, quantise, read_folder
 from streamer.models.errors import CorpusError, SpecError, StreamerError
 from streamer.models.quantisers import Quantiser
@@ -40,6 +41,7 @@ class Plan:
     """How a model is trained; lengths are in samples of the model's rate."""
 
     steps: int
+    """Batches until the end. With more of them than before, a finished run goes on."""
     batch: int = 16
     """Sequences a step."""
     length: int = 2048
@@ -48,16 +50,48 @@ class Plan:
     learning_rate: float = 1e-3
     """After a linear warm-up; it falls by a cosine to a twentieth at the last step."""
     warmup: int = 500
-    """Steps."""
+    """Steps; 1 is none."""
     decay: float = 0.999
     """Of the moving average of weights, which is what is evaluated and kept."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    from_silence: float = 0.02
+    """Share of sequences that start out of silence at a random place, as playing does."""
     evaluate_every: int = 1000
-    """Steps."""
+    """Steps between evaluations; what an interruption loses is what came after the last."""
     evaluate_seconds: float = 20.0
-    """Held-out audio used in each evaluation; the last one uses all of it."""
+    """Held-out audio that is measured, from its beginning: by every evaluation and by the simple
+    predictors, so that their bits can be compared."""
     seed: int = 0
+    """Of the first weights and of the order of the sequences."""
+
+    def __post_init__(self) -> None:
+        """Check every field; raise `SpecError` naming the first that cannot be followed."""
+        for name, low, high in _WHOLE_NUMBERS:
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise SpecError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
+        for name, least, most in _NUMBERS:
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not least <= value <= most:
+                raise SpecError(f"{name} is {value!r}: it must be a number from {least:g} to {most:g}")
+
+
+_WHOLE_NUMBERS = (
+    ("steps", 1, 10**9),
+    ("batch", 1, 2**16),
+    ("length", 1, 2**24),
+    ("warmup", 1, 10**9),
+    ("evaluate_every", 1, 10**9),
+    ("seed", 0, 2**63 - 1),
+)
+_NUMBERS = (
+    ("learning_rate", 1e-9, 1.0),
+    ("decay", 0.0, 1.0),
+    ("clip", 1e-6, 1e6),
+    ("from_silence", 0.0, 1.0),
+    ("evaluate_seconds", 1e-3, 1e6),
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +100,26 @@ class Recipe:
 
     spec: Spec
     sample_rate: int
+    """Hz."""
     preemphasis: float
     plan: Plan
     about: Provenance
+
+    def __post_init__(self) -> None:
+        """Check what the parts cannot check alone; raise `SpecError`."""
+        spec, length = self.spec, self.plan.length
+        low, high = SAMPLE_RATES_HZ
+        if type(self.sample_rate) is not int or not low <= self.sample_rate <= high:
+            raise SpecError(
+                f"sample_rate is {self.sample_rate!r} Hz: it must be a whole number, {low} to {high}"
+            )
+        Quantiser(levels=spec.levels, preemphasis=self.preemphasis)
+        if spec.side or (isinstance(spec, WaveNetSpec) and spec.condition):
+            raise SpecError("a corpus has no side or condition input to train on: leave side and condition 0")
+        if isinstance(spec, SampleRnnSpec) and length % spec.frames[0]:
+            raise SpecError(
+                f"length is {length}: it must be a multiple of the slowest frame, {spec.frames[0]}"
+            )
 
 
 def find_recipe(name: str) -> Path:
@@ -90,18 +141,31 @@ def find_device(name: str) -> torch.device:
     return torch.device(chosen)
 
 
+_TABLES: dict[str, tuple[str, ...] | None] = {
+    "source": ("package", "version", "sha256", "root", "files", "license", "attribution"),
+    "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "parts"),
+    "quantiser": ("preemphasis",),
+    "train": tuple(item.name for item in fields(Plan)),
+    "model": None,
+}
+"""A recipe's tables and their keys; those of a model are its spec's. What scripts/fetch-corpus reads is known
+here, too, or a slip of the pen could not be told from it."""
+
+
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe; raise `StreamerError` naming what is wrong in it."""
+    """Read a recipe; raise `SpecError` naming the file and what is wrong in it."""
     try:
-        tables = tomllib.loads(path.read_text())
-        quantiser, source = tables.get("quantiser", {}), tables.get("source", {})
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        title = tables.pop("title", path.stem)
+        _check_keys(tables)
+        source = tables.get("source", {})
         return Recipe(
             spec=spec_from_json(tables["model"]),
-            sample_rate=int(tables["corpus"]["sample_rate"]),
-            preemphasis=float(quantiser.get("preemphasis", 0.0)),
+            sample_rate=tables["corpus"]["sample_rate"],
+            preemphasis=tables.get("quantiser", {}).get("preemphasis", 0.0),
             plan=Plan(**tables["train"]),
             about=Provenance(
-                title=tables.get("title", path.stem),
+                title=title,
                 corpus=source.get("package", ""),
                 licence=source.get("license", ""),
                 attribution=source.get("attribution", ""),
@@ -109,9 +173,24 @@ def read_recipe(path: Path) -> Recipe:
             ),
         )
     except OSError as error:
-        raise StreamerError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise SpecError(f"{path}: not a recipe ({type(error).__name__}: {error})") from None
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not a TOML file ({error})") from None
+    except StreamerError as error:
+        raise SpecError(f"{path}: {error}") from None
+
+
+def _check_keys(tables: dict[str, Any]) -> None:
+    for name, table in tables.items():
+        if name not in _TABLES or not isinstance(table, dict):
+            raise SpecError(f"{name!r} is no table of a recipe: there are {', '.join(_TABLES)}")
+        known = _TABLES[name]
+        foreign = [key for key in table if known is not None and key not in known]
+        if foreign:
+            raise SpecError(f"{foreign[0]!r} is no key of [{name}]: there are {', '.join(known or ())}")
+    for name, key in (("model", "architecture"), ("corpus", "sample_rate"), ("train", "steps")):
+        if key not in tables.get(name, {}):
+            raise SpecError(f"[{name}] needs the key {key!r}")
 
 
 @dataclass
@@ -119,30 +198,34 @@ class Streams:
     """Where each sequence of a batch stands in the training codes, and the recurrent state it carries.
 
     SampleRNN's sequences walk on from step to step and start again from rest at a random place when the
-    corpus ends; WaveNet's are drawn anew each time, since it carries nothing.
+    corpus ends; WaveNet's are drawn anew each time, since it carries nothing. Some start out of silence, or a
+    model that has never heard any would never leave it.
     """
 
     codes: Tensor
     generator: torch.Generator
     context: int
     length: int
+    from_silence: float
+    silence: int
     positions: Tensor
     state: State | None = None
 
     def next(self, model: Model) -> Tensor:
         """Codes (B, context + length) of the next step."""
         last = len(self.codes) - self.context - self.length
-        fresh = (
-            self.positions > last
-            if isinstance(model, SampleRnn)
-            else torch.ones_like(self.positions, dtype=torch.bool)
-        )
+        silent = torch.rand(self.positions.shape, generator=self.generator) < self.from_silence
         drawn = torch.randint(0, last + 1, self.positions.shape, generator=self.generator)
-        self.positions = torch.where(fresh, drawn, self.positions)
-        if isinstance(model, SampleRnn) and fresh.any():
-            self._rest(model, fresh)
+        if isinstance(model, SampleRnn):
+            silent |= self.positions > last
+            self.positions = torch.where(silent, drawn, self.positions)
+            if silent.any():
+                self._rest(model, silent)
+        else:
+            self.positions = drawn
         window = torch.arange(self.context + self.length)
         batch = self.codes[self.positions[:, None] + window]
+        batch[silent, : self.context] = self.silence
         self.positions = self.positions + self.length
         return batch
 
@@ -194,7 +277,7 @@ class Run:
     streams: Streams
     step: int = 0
     best: float = math.inf
-    log: list[dict[str, Any]] = field(default_factory=list)
+    """Held-out bits per sample of the best evaluation."""
 
 
 def start(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
@@ -202,25 +285,27 @@ def start(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
     spec, plan = recipe.spec, recipe.plan
     kind = WaveNet if isinstance(spec, WaveNetSpec) else SampleRnn
     model, average = (kind(spec, plan.seed).to(device) for _ in range(2))  # type: ignore[arg-type]
-    _check_lengths(spec, plan, corpus)
+    _check_lengths(spec.receptive_field + plan.length, corpus)
     optimiser = torch.optim.AdamW(model.parameters(), plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     streams = Streams(
         torch.from_numpy(corpus.training),
         torch.Generator().manual_seed(plan.seed),
         spec.receptive_field,
         plan.length,
+        plan.from_silence,
+        spec.levels // 2,  # the mu-law that we train on has its silence there, as a SampleRNN has its rest
         torch.full((plan.batch,), len(corpus.training)),
     )
     return Run(model, average, optimiser, streams)
 
 
-def _check_lengths(spec: Spec, plan: Plan, corpus: Corpus) -> None:
-    if isinstance(spec, SampleRnnSpec) and plan.length % spec.frames[0]:
-        raise SpecError(f"length {plan.length} must be a multiple of the slowest frame, {spec.frames[0]}")
-    needed = spec.receptive_field + plan.length
-    for name in ("training", "held_out"):
-        if len(getattr(corpus, name)) <= needed:
-            raise CorpusError(f"the {name} audio is shorter than one sequence of {needed} samples; add files")
+def _check_lengths(needed: int, corpus: Corpus) -> None:
+    for name, codes in (("training", corpus.training), ("measured held-out", corpus.held_out)):
+        if len(codes) < needed:
+            raise CorpusError(
+                f"the {name} audio has {len(codes)} samples, one sequence {needed}: add audio, "
+                "or change length or evaluate_seconds"
+            )
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -268,23 +353,30 @@ def save_run(run: Run, folder: Path) -> None:
     for tier, layers in enumerate(run.streams.state or []):
         tensors |= {f"streams.state.{tier}.{layer}": value for layer, value in enumerate(layers)}
     metadata = {"step": str(run.step), "best": repr(run.best)}
+    copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     part = folder / "resume.part"
-    save_file(
-        {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, part, metadata
-    )
-    part.replace(folder / "resume.safetensors")
+    try:
+        save_file(copies, part, metadata)
+        # A run that is killed while it writes leaves the file of the evaluation before.
+        part.replace(folder / "resume.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise StreamerError(f"{part}: cannot be written ({error}); make room and start again") from None
 
 
 def resume(run: Run, folder: Path) -> None:
-    """Go on from what `save_run` wrote, where there is something."""
+    """Go on from what `save_run` wrote, where there is something; raise `StreamerError` if it is damaged."""
     path = folder / "resume.safetensors"
     if not path.exists():
         return
-    from safetensors import safe_open
-
-    tensors = load_file(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except (OSError, SafetensorError) as error:
+        raise StreamerError(f"{path}: cannot be read ({error}); delete it to start again") from None
+    batch = len(tensors["streams.positions"])
+    if batch != len(run.streams.positions):
+        raise SpecError(f"{folder} was trained with batch {batch}: keep that, or choose another run folder")
     run.step, run.best = int(metadata["step"]), float(metadata["best"])
     for part, module in (("model", run.model), ("average", run.average)):
         module.load_state_dict({name: tensors[f"{part}.{name}"] for name, _ in module.named_parameters()})
@@ -327,40 +419,69 @@ def train(
     tell: Callable[[Progress], None],
     skipped: Callable[[str], None],
 ) -> Path:
-    """Train on the audio below `folder`, going on where `run_folder` stopped; return the best model."""
+    """Train on the audio below `folder`, going on where `run_folder` stopped; return the best model.
+
+    tell: called after every step. skipped: told of every audio file that cannot be read. Raises
+    `StreamerError` for audio, a recipe or a run folder that will not do, and when the loss is lost.
+    """
     plan = recipe.plan
     clips = read_folder(folder, recipe.sample_rate, skipped)
     scale = fitting_scale(clips, recipe.preemphasis)
     quantiser = Quantiser(levels=recipe.spec.levels, preemphasis=recipe.preemphasis, scale=scale)
     corpus = quantise(clips, quantiser)
+    corpus = replace(corpus, held_out=corpus.held_out[: round(plan.evaluate_seconds * recipe.sample_rate)])
     run = start(recipe, corpus, device)
-    run_folder.mkdir(parents=True, exist_ok=True)
+    _claim(run_folder, recipe, quantiser)
     resume(run, run_folder)
     about = with_baselines(recipe.about, folder, corpus, quantiser)
-    dtype = mixed_precision(device)
-    held_out = torch.from_numpy(corpus.held_out)
-    seconds = time.monotonic()
-    for loss in _steps(run, plan, dtype):
+    dtype, held_out = mixed_precision(device), torch.from_numpy(corpus.held_out)
+    while run.step < plan.steps:
+        began = time.monotonic()
+        loss = one_step(run, plan, dtype).item()
+        speed = plan.batch * plan.length / (time.monotonic() - began)
+        _require_sense(run.step, loss / math.log(2), math.inf)
         bits = None
         if run.step % plan.evaluate_every == 0 or run.step == plan.steps:
-            some = held_out[: int(plan.evaluate_seconds * recipe.sample_rate)]
-            bits = held_out_bits(run.average, held_out if run.step == plan.steps else some, plan.length)
+            bits = held_out_bits(run.average, held_out, plan.length)
+            _require_sense(run.step, bits, _MOST_BITS)
             _keep(run, recipe, quantiser, about, bits, run_folder)
-        elapsed, seconds = time.monotonic() - seconds, time.monotonic()
-        speed = plan.batch * plan.length / elapsed
-        tell(Progress(run.step, plan.steps, loss.item() / math.log(2), speed, bits))
+        tell(Progress(run.step, plan.steps, loss / math.log(2), speed, bits))
     return run_folder / "best.safetensors"
 
 
-def _steps(run: Run, plan: Plan, dtype: torch.dtype | None) -> Iterator[Tensor]:
-    while run.step < plan.steps:
-        yield one_step(run, plan, dtype)
+_MOST_BITS = 64.0
+"""Held-out bits per sample of a model that is worth keeping; knowing nothing of 65,536 levels costs 16."""
+
+
+def _require_sense(step: int, bits: float, most: float) -> None:
+    if not math.isfinite(bits) or bits > most:
+        raise StreamerError(
+            f"step {step} gives {bits:.1f} bits a sample: lower learning_rate in the recipe and start again"
+        )
+
+
+def _claim(folder: Path, recipe: Recipe, quantiser: Quantiser) -> None:
+    """Make the run's folder, or make sure that the run in it is of the same model and audio."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StreamerError(f"{folder}: cannot be made a run folder ({error.strerror})") from None
+    if not (folder / "resume.safetensors").exists():
+        return
+    before = checkpoint.read_header(folder / "latest.safetensors")
+    for what, same in (
+        ("another model", before.spec == recipe.spec),
+        ("another sample rate", before.sample_rate == recipe.sample_rate),
+        ("other audio or pre-emphasis", before.quantiser == quantiser),
+    ):
+        if not same:
+            raise SpecError(f"{folder} was trained with {what}: choose another run folder, or delete it")
 
 
 def with_baselines(about: Provenance, folder: Path, corpus: Corpus, quantiser: Quantiser) -> Provenance:
     """Provenance with what is known before training: the corpus, and the bits that must be beaten."""
     values = {item.name: getattr(about, item.name) for item in fields(about)}
-    values["corpus"] = about.corpus or folder.name
+    values["corpus"] = about.corpus or folder.resolve().name
     values["unigram_bits"] = round(unigram_bits(corpus.training, corpus.held_out, quantiser.levels), 4)
     values["lpc32_bits"] = round(linear_predictor_bits(corpus.training, corpus.held_out, quantiser), 4)
     return Provenance(**values)
