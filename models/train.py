@@ -9,6 +9,7 @@ evaluation).
 
 import json
 import math
+import os
 import time
 import tomllib
 from collections.abc import Callable
@@ -357,7 +358,9 @@ def save_run(run: Run, folder: Path) -> None:
     part = folder / "resume.part"
     try:
         save_file(copies, part, metadata)
-        # A run that is killed while it writes leaves the file of the evaluation before.
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        # Whoever kills a run while it writes, or pulls the plug, leaves the file of the evaluation before.
         part.replace(folder / "resume.safetensors")
     except (OSError, SafetensorError) as error:
         raise StreamerError(f"{part}: cannot be written ({error}); make room and start again") from None

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from streamer import cli
 from streamer.models import checkpoint, train
 from streamer.models.checkpoint import Provenance
-from streamer.models.corpus import quantise, read_folder
+from streamer.models.corpus import Corpus, quantise, read_folder
 from streamer.models.errors import CorpusError, SpecError, StreamerError
+from streamer.models.quantisers import Quantiser
 from streamer.models.samplernn import SampleRnn
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 from streamer.models.train import Plan, Progress, Recipe, Streams
@@ -347,52 +348,91 @@ def test_a_model_that_has_got_lost_ends_the_run_before_it_is_kept(tones: Path, t
 # --- sequences
 
 
-def walk(model: WaveNet | SampleRnn, batch: int, length: int, codes: int) -> Streams:
-    """Streams over codes that are their own positions, as they stand at step 0."""
-    generator = torch.Generator().manual_seed(0)
+SILENCE = -1  # no place in the corpus
+
+
+def walk(model: WaveNet | SampleRnn, batch: int, codes: int, from_silence: float = 0.0) -> Streams:
+    """Streams of 16 samples over codes that are their own positions, as they stand at step 0."""
+    generator, context = torch.Generator().manual_seed(0), model.spec.receptive_field
     places = torch.full((batch,), codes)
-    return Streams(torch.arange(codes), generator, model.spec.receptive_field, length, places)
+    return Streams(torch.arange(codes), generator, context, 16, from_silence, SILENCE, places)
+
+
+def starts_of(batch: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """First position of each sequence (B,), and whether it starts out of silence (B,).
+
+    Everything else must be a stretch of the corpus.
+    """
+    silent = batch[:, 0] == SILENCE
+    assert (batch[silent, :context] == SILENCE).all()
+    starts = batch[:, -1:] - (batch.shape[1] - 1)
+    assert torch.equal(batch[:, context:], (starts + torch.arange(batch.shape[1]))[:, context:])
+    assert torch.equal(batch[~silent], (starts + torch.arange(batch.shape[1]))[~silent])
+    return starts[:, 0], silent
 
 
 def test_samplernns_sequences_walk_on_and_start_from_rest_at_the_corpuss_end() -> None:
     model = SampleRnn(replace(SAMPLERNN, levels=256))
-    streams = walk(model, batch=5, length=16, codes=100)
-    starts, restarts = [], 0
-    for step in range(20):
-        batch = streams.next(model)
-        assert batch.shape == (5, 8 + 16)
-        assert torch.equal(batch, batch[:, :1] + torch.arange(24))  # a whole stretch, inside the corpus
-        starts.append(batch[:, 0])
+    streams = walk(model, batch=5, codes=100)
+    before, restarts = torch.full((5,), 100), 0
+    for _ in range(20):
+        starts, silent = starts_of(streams.next(model), context=8)
+        ended = before + 16 > 100 - 24
+        assert torch.equal(silent, ended)
+        assert torch.equal(starts[~ended], before[~ended] + 16)
         assert streams.state is not None
-        if step:
-            ended = starts[-2] + 16 > 100 - 24
-            assert torch.equal(starts[-1][~ended], starts[-2][~ended] + 16)
-            restarts += int(ended.sum())
-        else:
-            ended = torch.ones(5, dtype=torch.bool)
         for layers in streams.state:
             for state in layers:
                 assert torch.equal(state, torch.where(ended[:, None], torch.zeros(()), torch.ones(5, 24)))
         streams.state = [[torch.ones(5, 24) for _ in layers] for layers in streams.state]
-    assert 5 < restarts < 95
+        before, restarts = starts, restarts + int(ended.sum())
+    assert 10 < restarts < 95
+
+
+def test_some_of_samplernns_sequences_start_from_rest_before_the_end() -> None:
+    model = SampleRnn(replace(SAMPLERNN, levels=256))
+    streams = walk(model, batch=200, codes=100_000, from_silence=0.25)
+    streams.next(model)
+    assert streams.state is not None
+    streams.state = [[torch.ones(200, 24) for _ in layers] for layers in streams.state]
+    _, silent = starts_of(streams.next(model), context=8)
+    assert 30 < int(silent.sum()) < 70
+    assert torch.equal(
+        streams.state[1][0], torch.where(silent[:, None], torch.zeros(()), torch.ones(200, 24))
+    )
 
 
 def test_samplernn_restarts_from_its_learned_state() -> None:
     model = SampleRnn(replace(LSTM, levels=256))
-    with torch.no_grad():
-        model.tier0__h0.copy_(torch.randn(2, 32, generator=torch.Generator().manual_seed(0)))  # type: ignore[operator, union-attr]
-    streams = walk(model, batch=3, length=16, codes=100)
+    learned = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    model.load_state_dict({"tier0__h0": learned}, strict=False)
+    streams = walk(model, batch=3, codes=100)
     streams.next(model)
     assert streams.state is not None
-    assert torch.equal(streams.state[0][1], model.tier0__h0[1].expand(3, -1))  # type: ignore[index]
+    assert torch.equal(streams.state[0][1], learned[1].expand(3, -1))
 
 
 def test_wavenets_sequences_are_drawn_anew_over_the_whole_corpus() -> None:
     model = WaveNet(replace(WAVENET, levels=256))
-    streams = walk(model, batch=8, length=16, codes=40)
-    starts = torch.cat([streams.next(model)[:, 0] for _ in range(30)])
-    assert set(starts.tolist()) == set(range(40 - 16 - 16 + 1))
+    streams = walk(model, batch=8, codes=40)
+    drawn = [starts_of(streams.next(model), context=16) for _ in range(30)]
+    assert set(torch.cat([starts for starts, _ in drawn]).tolist()) == set(range(40 - 16 - 16 + 1))
+    assert not any(silent.any() for _, silent in drawn)
     assert streams.state is None
+
+
+def test_some_of_wavenets_sequences_start_out_of_silence() -> None:
+    model = WaveNet(replace(WAVENET, levels=256))
+    _, silent = starts_of(walk(model, batch=200, codes=1000, from_silence=0.25).next(model), context=16)
+    assert 30 < int(silent.sum()) < 70
+
+
+@pytest.mark.parametrize("levels", [32, 255, 256])
+@BOTH
+def test_the_silence_that_sequences_start_from_is_the_quantisers(spec: Spec, levels: int) -> None:
+    codes = np.zeros(1000, np.int64)
+    streams = train.start(recipe(replace(spec, levels=levels)), Corpus(codes, codes), CPU).streams
+    assert streams.silence == Quantiser(levels=levels).silence
 
 
 @pytest.mark.parametrize(
@@ -534,6 +574,28 @@ def test_a_recipe_that_is_no_text_is_named(tmp_path: Path, content: bytes | None
         path.write_bytes(content)
     with pytest.raises(StreamerError, match=r"wrong\.toml: (cannot be read|not a TOML file)"):
         train.read_recipe(path)
+
+
+# --- the guide
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_the_guides_recipe_can_be_followed(tmp_path: Path) -> None:
+    text = re.search(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    assert text is not None
+    (tmp_path / "album.toml").write_text(text[1])
+    made = train.read_recipe(tmp_path / "album.toml")
+    assert made.about.licence == "CC-BY-4.0"
+
+
+@pytest.mark.parametrize("kind", [WaveNetSpec, SampleRnnSpec, Plan])
+def test_the_guide_explains_every_key_with_its_default(kind: Any) -> None:
+    for item in fields(kind):
+        rows = re.findall(rf"^\|[^|]*`{item.name}`[^|]*\| *([^|]*?) *\|", GUIDE, re.MULTILINE)
+        default = "needed" if item.default is MISSING else item.default
+        shown = f"{default:g}" if type(default) is float else str(default).lower()
+        assert shown in [row.strip("`") for row in rows], item.name
 
 
 # --- the command
