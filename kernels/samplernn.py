@@ -22,7 +22,22 @@ from numpy.typing import NDArray
 
 from streamer.kernels.compiling import compiled, inner
 from streamer.kernels.nonlinear import relu, sigmoid, tanh
-from streamer.kernels.simd import Floats, flatten, matvec, pack_matrix, pad, padded, span, zeros
+from streamer.kernels.simd import (
+    Bytes,
+    Floats,
+    flatten,
+    flatten_bytes,
+    matvec,
+    matvec_rows,
+    pack_matrix,
+    pack_matrix24,
+    pad,
+    padded,
+    size24,
+    span,
+    tail,
+    zeros,
+)
 from streamer.models.specs import GATES, SampleRnnSpec
 
 Integers = NDArray[np.int64]
@@ -50,6 +65,8 @@ class SampleRnnWeights(NamedTuple):
     cell: int
     gates: int
     """Gates of the cell: 3 or 4."""
+    square: int
+    """Bytes of a packed matrix D -> D; others of D inputs are multiples of it."""
     layers: int
     """M"""
     hidden: int
@@ -62,33 +79,33 @@ class SampleRnnWeights(NamedTuple):
     """(N,)"""
     slots: Integers
     """(N,)"""
-    expand_weight: Floats
+    expand_weight: Bytes
     """F -> D of each tier"""
     expand_at: Integers
     """(N,)"""
     start_bias: Floats
     """(D,): the slowest tier's, where it expands; that of every other tier is in the slots' bias."""
-    input_weight: Floats
+    input_weight: Bytes
     """in -> gates D of each layer, from the tier's input or the layer below"""
     input_at: Integers
     """(N, M)"""
-    direct_weight: Floats
+    direct_weight: Bytes
     """in -> gates D from the tier's input to the layers above the first (the mehri scheme)"""
     direct_at: Integers
     """(N, M)"""
     bias: Floats
     """(N, M, gates D)"""
-    recurrent_weight: Floats
+    recurrent_weight: Bytes
     """(N, M, D -> gates D): the gates that see h as it is, then a GRU's candidate as its own matrix."""
     candidate_bias: Floats
     """(N, M, D): inside the reset gate's product (Keras, torch)."""
     rest: Floats
     """(N, M, 2, D): h and c before the first sample."""
-    skip_weight: Floats
+    skip_weight: Bytes
     """(N, M, D -> D); empty without skips, when the last layer is the tier's output."""
     skip_bias: Floats
     """(N, D)"""
-    slot_weight: Floats
+    slot_weight: Bytes
     """(sum of slots, D -> D), slowest tier first"""
     slot_bias: Floats
     """(sum of slots, D), with the expanding bias of the tier below."""
@@ -134,6 +151,8 @@ class SampleRnnState(NamedTuple):
     side: Floats
     sum: Floats
     other: Floats
+    rows: Integers
+    """Where the perceptron's inputs are not zero."""
     output: Floats
     logits: Floats
     """(Q,)"""
@@ -158,9 +177,9 @@ class _Layers:
     def __init__(self, spec: SampleRnnSpec, tensors: Tensors) -> None:
         self.spec, self.tensors = spec, tensors
         shape = (spec.tiers, spec.rnn_layers)
-        self.input: list[Floats] = []
-        self.direct: list[Floats] = []
-        self.recurrent: list[Floats] = []
+        self.input: list[Bytes] = []
+        self.direct: list[Bytes] = []
+        self.recurrent: list[Bytes] = []
         self.bias: list[Floats] = []
         self.candidate_bias: list[Floats] = []
         self.input_at, self.direct_at = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
@@ -176,9 +195,9 @@ class _Layers:
         recurrent, bias = _reorder(get("recurrent_weight"), self.spec), _reorder(get("bias"), self.spec)
         candidate_bias = zeros(padded(self.spec.dim))
         if self.spec.cell.startswith("gru"):
-            self.recurrent += [pack_matrix(np.concatenate(recurrent[:2], -1)), pack_matrix(recurrent[2])]
+            self.recurrent += [pack_matrix24(np.concatenate(recurrent[:2], -1)), pack_matrix24(recurrent[2])]
         else:
-            self.recurrent.append(pack_matrix(np.concatenate(recurrent, -1)))
+            self.recurrent.append(pack_matrix24(np.concatenate(recurrent, -1)))
         if self.spec.cell in ("gru-keras", "gru-torch"):
             reset, update, candidate_bias = _reorder(get("recurrent_bias"), self.spec)
             bias = [bias[0] + reset, bias[1] + update, bias[2]]
@@ -192,19 +211,21 @@ class _Layers:
             weight = np.sum(np.split(weight.astype(np.float64), 2), 0)
         below = weight if layer == 0 else weight[: self.spec.dim]
         self.input_at[tier, layer] = sum(part.size for part in self.input)
-        self.input.append(pack_matrix(np.concatenate(_reorder(below, self.spec), -1)))
+        self.input.append(pack_matrix24(np.concatenate(_reorder(below, self.spec), -1)))
         if layer > 0 and self.spec.skips == "mehri":
             self.direct_at[tier, layer] = sum(part.size for part in self.direct)
-            self.direct.append(pack_matrix(np.concatenate(_reorder(weight[self.spec.dim :], self.spec), -1)))
+            self.direct.append(
+                pack_matrix24(np.concatenate(_reorder(weight[self.spec.dim :], self.spec), -1))
+            )
 
 
-def _expands(spec: SampleRnnSpec, tensors: Tensors) -> tuple[list[Floats], Integers]:
-    parts: list[Floats] = []
+def _expands(spec: SampleRnnSpec, tensors: Tensors) -> tuple[list[Bytes], Integers]:
+    parts: list[Bytes] = []
     at = np.full(spec.tiers, -1, np.int64)
     for tier in range(spec.tiers):
         if spec.expands(tier):
             at[tier] = sum(part.size for part in parts)
-            parts.append(pack_matrix(tensors[f"tier{tier}.expand_weight"]))
+            parts.append(pack_matrix24(tensors[f"tier{tier}.expand_weight"]))
     return parts, at
 
 
@@ -221,14 +242,14 @@ def _through_hidden(
     return np.asarray(values.astype(np.float64) @ tensors["hidden_weight"][0].astype(np.float64))
 
 
-def _slots(spec: SampleRnnSpec, tensors: Tensors, tier: int) -> tuple[list[Floats], NDArray[np.floating]]:  # type: ignore[type-arg]
+def _slots(spec: SampleRnnSpec, tensors: Tensors, tier: int) -> tuple[list[Bytes], NDArray[np.floating]]:  # type: ignore[type-arg]
     """A tier's slots: packed matrices, and biases (slots, D) with all that is added wherever a slot is."""
     weight = tensors[f"tier{tier}.upsample_weight"]
     bias = np.zeros((len(weight), spec.dim)) + tensors.get(f"tier{tier}.upsample_bias", np.float32(0))
     if tier < spec.tiers - 1:
-        return [pack_matrix(slot) for slot in weight], bias + tensors[f"tier{tier + 1}.expand_bias"]
+        return [pack_matrix24(slot) for slot in weight], bias + tensors[f"tier{tier + 1}.expand_bias"]
     bias = _through_hidden(bias, spec, tensors) + (tensors["hidden_bias"][0] if _folds(spec) else 0.0)
-    return [pack_matrix(_through_hidden(slot, spec, tensors)) for slot in weight], bias
+    return [pack_matrix24(_through_hidden(slot, spec, tensors)) for slot in weight], bias
 
 
 def _code_table(spec: SampleRnnSpec, tensors: Tensors) -> Floats:
@@ -260,26 +281,27 @@ def pack(spec: SampleRnnSpec, tensors: Tensors) -> SampleRnnWeights:
         dim=padded(spec.dim),
         cell=_KIND.get(spec.cell, LSTM),
         gates=spec.gates,
+        square=size24(padded(spec.dim), padded(spec.dim)),
         layers=spec.rnn_layers,
         hidden=len(tensors["hidden_weight"][hidden]),
         side=padded(spec.side),
         code_scale=np.float32(spec.levels / 2),
         frames=np.array(spec.frames, np.int64),
         slots=np.array(spec.slots, np.int64),
-        expand_weight=flatten(*expand),
+        expand_weight=flatten_bytes(*expand),
         expand_at=expand_at,
         start_bias=pad(start_bias),
-        input_weight=flatten(*layers.input),
+        input_weight=flatten_bytes(*layers.input),
         input_at=layers.input_at,
-        direct_weight=flatten(*layers.direct),
+        direct_weight=flatten_bytes(*layers.direct),
         direct_at=layers.direct_at,
         bias=flatten(*layers.bias),
-        recurrent_weight=flatten(*layers.recurrent),
+        recurrent_weight=flatten_bytes(*layers.recurrent),
         candidate_bias=flatten(*layers.candidate_bias),
         rest=_rest(spec, tensors),
-        skip_weight=flatten(*(pack_matrix(weight) for tier in skips for weight in tier)),
+        skip_weight=flatten_bytes(*(pack_matrix24(weight) for tier in skips for weight in tier)),
         skip_bias=flatten(*skip_bias),
-        slot_weight=flatten(*(weight for weights, _ in slots for weight in weights)),
+        slot_weight=flatten_bytes(*(weight for weights, _ in slots for weight in weights)),
         slot_bias=flatten(*(pad(bias) for _, bias in slots)),
         slot_at=np.cumsum([0, *spec.slots[:-1]], dtype=np.int64),
         table=_code_table(spec, tensors),
@@ -310,6 +332,7 @@ def new_state(weights: SampleRnnWeights) -> SampleRnnState:
         side=zeros(weights.side),
         sum=zeros(dim),
         other=zeros(dim),
+        rows=np.zeros(dim, np.int64),
         output=zeros(weights.output_bias.size),
         logits=zeros(weights.levels),
     )
@@ -347,14 +370,14 @@ def _upsample(weights: SampleRnnWeights, state: SampleRnnState, tier: int, slot:
     """One slot of a tier's output, its bias included: out (D,)."""
     dim = weights.dim
     at = weights.slot_at[tier] + slot
-    weight = span(weights.slot_weight, at * dim * dim, dim * dim)
-    matvec(out, span(weights.slot_bias, at * dim, dim), weight, span(state.outputs, tier * dim, dim))
+    weight = tail(weights.slot_weight, at * weights.square)
+    matvec(out, tail(weights.slot_bias, at * dim), weight, span(state.outputs, tier * dim, dim))
 
 
 @inner
 def _read_input(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> Floats:
     """A tier's input y: its frame, expanded, and the slot from above; of Mehri's slowest tier, the frame."""
-    frame, dim = _read_frame(weights, state, tier), weights.dim
+    frame = _read_frame(weights, state, tier)
     if weights.expand_at[tier] < 0:
         return frame
     bias = weights.start_bias
@@ -362,7 +385,7 @@ def _read_input(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> 
         bias = state.y
         slot = state.position[0] // weights.frames[tier] % weights.slots[tier - 1]
         _upsample(weights, state, tier - 1, slot, bias)
-    matvec(state.y, bias, span(weights.expand_weight, weights.expand_at[tier], len(frame) * dim), frame)
+    matvec(state.y, bias, tail(weights.expand_weight, weights.expand_at[tier]), frame)
     return state.y
 
 
@@ -404,19 +427,19 @@ def _run_lstm(pre: Floats, h: Floats, c: Floats) -> None:
 @inner
 def _run_cell(weights: SampleRnnWeights, state: SampleRnnState, index: int) -> None:
     """One step of a layer, numbered through all tiers, from its input's part of the gates in state.pre."""
-    dim, width = weights.dim, weights.gates * weights.dim
+    dim = weights.dim
     pre, candidate = state.pre, state.candidate
     h = span(state.h, index * dim, dim)
-    recurrent = span(weights.recurrent_weight, index * width * dim, width * dim)
+    recurrent = tail(weights.recurrent_weight, index * weights.gates * weights.square)
     if weights.cell == LSTM:
         matvec(pre, pre, recurrent, h)
         _run_lstm(pre, h, span(state.c, index * dim, dim))
         return
     both = span(pre, 0, 2 * dim)
-    own = span(recurrent, 2 * dim * dim, dim * dim)
-    matvec(both, both, span(recurrent, 0, 2 * dim * dim), h)
+    own = tail(recurrent, 2 * weights.square)
+    matvec(both, both, recurrent, h)
     if weights.cell == GRU_RESET_AFTER:
-        matvec(candidate, span(weights.candidate_bias, index * dim, dim), own, h)
+        matvec(candidate, tail(weights.candidate_bias, index * dim), own, h)
         _run_gru_reset_after(pre, candidate, h)
     else:
         _reset_gate(pre, candidate, h)
@@ -432,10 +455,10 @@ def _run_tier(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> No
     x = y
     for layer in range(weights.layers):
         index = tier * weights.layers + layer
-        weight = span(weights.input_weight, weights.input_at[tier, layer], len(x) * width)
-        matvec(state.pre, span(weights.bias, index * width, width), weight, x)
+        weight = tail(weights.input_weight, weights.input_at[tier, layer])
+        matvec(state.pre, tail(weights.bias, index * width), weight, x)
         if weights.direct_at[tier, layer] >= 0:
-            direct = span(weights.direct_weight, weights.direct_at[tier, layer], len(y) * width)
+            direct = tail(weights.direct_weight, weights.direct_at[tier, layer])
             matvec(state.pre, state.pre, direct, y)
         _run_cell(weights, state, index)
         x = span(state.h, index * dim, dim)
@@ -452,12 +475,12 @@ def _write_output(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -
         for i in range(dim):
             out[i] = h[i]
         return
-    bias = span(weights.skip_bias, tier * dim, dim)
+    bias = tail(weights.skip_bias, tier * dim)
     for index in range(tier * layers, (tier + 1) * layers):
         matvec(
             out,
             bias,
-            span(weights.skip_weight, index * dim * dim, dim * dim),
+            tail(weights.skip_weight, index * weights.square),
             span(state.h, index * dim, dim),
         )
         bias = out
@@ -495,13 +518,13 @@ def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats) -> N
     _sum_window(weights, state, side)
     dim = weights.dim
     x, other = state.sum, state.other
-    relu(x)
+    count = relu(x, state.rows)
     for layer in range(weights.hidden):
-        weight = span(weights.hidden_weight, layer * dim * dim, dim * dim)
-        matvec(other, span(weights.hidden_bias, layer * dim, dim), weight, x)
-        relu(other)
+        weight = tail(weights.hidden_weight, layer * dim * dim)
+        matvec_rows(other, tail(weights.hidden_bias, layer * dim), weight, x, state.rows, count)
+        count = relu(other, state.rows)
         x, other = other, x
-    matvec(state.output, weights.output_bias, weights.output_weight, x)
+    matvec_rows(state.output, weights.output_bias, weights.output_weight, x, state.rows, count)
     for i in range(len(state.logits)):
         state.logits[i] = state.output[i]
 

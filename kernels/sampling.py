@@ -2,7 +2,8 @@
 
 The order is that of the common libraries: temperature, then top-k, then top-p over what top-k has left.
 Thresholds are found by bisection over the bit patterns of the floats, which order like whole numbers: at most
-32 passes over the codes, each a loop of vectors, and exact. Codes that tie at a threshold are all kept.
+32 passes over the codes, each a loop of vectors, and exact. Codes that tie at a threshold are all kept; for
+top-p a tie is two probabilities that are the same float32.
 
 Logits may hold anything: NaN counts as -inf, several +inf share the probability evenly, and where all are
 -inf all codes are equal.
@@ -36,7 +37,7 @@ def sample(logits: Floats, scratch: Floats, temperature: float, top_k: int, top_
     if not temperature > 0.0:
         return _first(scratch, largest)
     if 0 < top_k < len(scratch):
-        _keep_top_k(scratch, top_k)
+        _keep_top_k(scratch, top_k, largest)
     _weigh(scratch, largest, min(max(temperature, _COOLEST), _HOTTEST))
     if top_p < 1.0:
         _keep_nucleus(scratch, top_p)
@@ -82,23 +83,23 @@ def _first(values: Floats, wanted: np.float32) -> int:
     return 0
 
 
-@inner
-def _count_from(values: Floats, key: np.int64) -> int:
-    """How many values have this key or a larger one."""
-    count = 0
+@inner_sum
+def _count_from(values: Floats, threshold: np.float32) -> np.float32:
+    """How many values reach a threshold: as a float32, which is exact here and counts 16 at a time."""
+    count = _ZERO
     for i in range(len(values)):
-        count += 1 if _key(values[i]) >= key else 0
+        count += _ONE if values[i] >= threshold else _ZERO
     return count
 
 
 @inner
-def _keep_top_k(logits: Floats, k: int) -> None:
+def _keep_top_k(logits: Floats, k: int, largest: np.float32) -> None:
     """Put -inf where a logit is below the k-th largest."""
     # All along: count(low) >= k > count(high).
-    low, high = np.int64(_key(_NOTHING)), np.int64(_key(_largest(logits))) + 1
+    low, high = np.int64(_key(_NOTHING)), np.int64(_key(largest)) + 1
     while high - low > 1:
         middle = (low + high) >> 1
-        count = _count_from(logits, middle)
+        count = _count_from(logits, _value(middle))
         if count >= k:
             low = middle
         else:
@@ -120,11 +121,11 @@ def _weigh(logits: Floats, largest: np.float32, temperature: float) -> None:
 
 
 @inner_sum
-def _mass_from(weights: Floats, threshold: np.float32) -> float:
-    """The sum of the weights that reach a threshold, in float64."""
-    mass = 0.0
+def _mass_from(weights: Floats, threshold: np.float32) -> np.float32:
+    """The sum of the weights that reach a threshold; in one order always, so never more for a higher one."""
+    mass = _ZERO
     for i in range(len(weights)):
-        mass += np.float64(weights[i] if weights[i] >= threshold else _ZERO)
+        mass += weights[i] if weights[i] >= threshold else _ZERO
     return mass
 
 

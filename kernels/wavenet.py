@@ -20,7 +20,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamer.kernels.compiling import compiled, inner
 from streamer.kernels.nonlinear import gate, relu
-from streamer.kernels.simd import Floats, flatten, matvec, pack_matrix, pad, padded, span, zeros
+from streamer.kernels.simd import (
+    Floats,
+    flatten,
+    matvec,
+    matvec_rows,
+    pack_matrix,
+    pad,
+    padded,
+    span,
+    tail,
+    zeros,
+)
 from streamer.models.errors import SpecError
 from streamer.models.specs import WaveNetSpec
 
@@ -97,6 +108,8 @@ class WaveNetState(NamedTuple):
     """(R,)"""
     skip: Floats
     hidden: Floats
+    rows: Integers
+    """Where the head's inputs are not zero."""
     output: Floats
     logits: Floats
     """(Q,)"""
@@ -178,6 +191,7 @@ def new_state(weights: WaveNetWeights, slack: int = 0) -> WaveNetState:
         change=zeros(weights.residual),
         skip=zeros(weights.skip_bias.size),
         hidden=zeros(weights.output1_bias.size),
+        rows=np.zeros(max(weights.skip_bias.size, weights.output1_bias.size), np.int64),
         output=zeros(weights.output2_bias.size),
         logits=zeros(weights.levels),
     )
@@ -245,8 +259,8 @@ def _read_queue(weights: WaveNetWeights, state: WaveNetState, layer: int, time: 
 def _convolve(weights: WaveNetWeights, state: WaveNetState, layer: int) -> None:
     """z[layer] from x."""
     gates, inputs = weights.gates, len(state.x)
-    bias = span(state.gate_bias, layer * gates, gates)
-    matvec(state.pair, bias, span(weights.gate_weight, layer * inputs * gates, inputs * gates), state.x)
+    bias = tail(state.gate_bias, layer * gates)
+    matvec(state.pair, bias, tail(weights.gate_weight, layer * inputs * gates), state.x)
     gate(span(state.z, layer * gates // 2, gates // 2), state.pair)
 
 
@@ -254,8 +268,8 @@ def _convolve(weights: WaveNetWeights, state: WaveNetState, layer: int) -> None:
 def _add_residual(weights: WaveNetWeights, state: WaveNetState, layer: int) -> None:
     """Turn the end of x from the layer's input into the next layer's."""
     width, depth = weights.residual, weights.gates // 2
-    bias = span(weights.residual_bias, layer * width, width)
-    weight = span(weights.residual_weight, layer * depth * width, depth * width)
+    bias = tail(weights.residual_bias, layer * width)
+    weight = tail(weights.residual_weight, layer * depth * width)
     matvec(state.change, bias, weight, span(state.z, layer * depth, depth))
     h = span(state.x, (weights.kernel - 1) * width, width)
     for i in range(width):
@@ -283,10 +297,10 @@ def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats) -> None:
     _run_layers(weights, state, side)
     _convolve(weights, state, len(weights.dilations) - 1)
     matvec(state.skip, weights.skip_bias, weights.skip_weight, state.z)
-    relu(state.skip)
-    matvec(state.hidden, weights.output1_bias, weights.output1_weight, state.skip)
-    relu(state.hidden)
-    matvec(state.output, weights.output2_bias, weights.output2_weight, state.hidden)
+    count = relu(state.skip, state.rows)
+    matvec_rows(state.hidden, weights.output1_bias, weights.output1_weight, state.skip, state.rows, count)
+    count = relu(state.hidden, state.rows)
+    matvec_rows(state.output, weights.output2_bias, weights.output2_weight, state.hidden, state.rows, count)
     for i in range(len(state.logits)):
         state.logits[i] = state.output[i]
 
