@@ -1,0 +1,173 @@
+"""A performance for tests: small models of each architecture, and `streamer play` driven from outside."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from jackrig import JackServer, Recorder
+from numpy.typing import NDArray
+from osc_rig import Client
+
+from streamer.models import checkpoint
+from streamer.models.checkpoint import Checkpoint, Provenance
+from streamer.models.quantisers import Quantiser
+from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.voice import Voice
+
+MODEL_RATE = 16_000
+PATIENCE = 60.0
+"""Seconds that anything may take before a test fails: the first process of all compiles the kernels."""
+
+SPECS: dict[str, Spec] = {
+    "wave": WaveNetSpec(dilations=(1, 2, 4, 8), residual=8, gate=8, skip=16, output=16),
+    "rnn": SampleRnnSpec(frames=(8, 2), dim=16, rnn_layers=1, embedding=8),
+}
+# No amplitude is zero, so that a silent frame is never one of the tape's.
+QUANTISER = Quantiser(preemphasis=0.85, scale=4.0)
+WITHOUT_TRAINING = "sys.modules.update(torch=None, soxr=None, av=None)"
+"""Python that makes the imports of what only training needs fail, as where it is not installed."""
+LIVE = {"temperature": 1.0, "top_k": 0.0, "top_p": 1.0, "seed": 0.0}
+
+
+def save_models(folder: Path) -> dict[str, Checkpoint]:
+    """Models with random weights, one of each architecture, for STREAMER_MODELS."""
+    return {name: save_model(folder / f"{name}.safetensors", spec) for name, spec in SPECS.items()}
+
+
+def save_model(path: Path, spec: Spec, rate: int = MODEL_RATE, temperature: float = 1.0) -> Checkpoint:
+    rng = np.random.default_rng(1)
+    tensors = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in spec.tensors().items()}
+    described = Provenance(title="noise", licence="CC0-1.0", temperature=temperature)
+    return checkpoint.save(
+        path,
+        spec=spec,
+        quantiser=QUANTISER,
+        sample_rate=rate,
+        tensors=tensors,
+        provenance=described,
+    )
+
+
+def new_voice(model: Checkpoint, seconds: float, **controls: float) -> Voice:
+    """A voice that `fill` lets write so many seconds."""
+    return Voice("model", model, {**LIVE, **controls}, seconds)
+
+
+def tape_of(model: Checkpoint, seconds: float, **controls: float) -> NDArray[np.float32]:
+    """What a voice writes from its beginning: float32 [samples]."""
+    voice = new_voice(model, seconds, **controls)
+    voice.fill()
+    return voice.tape.read(0, voice.tape.lead)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:g} s"
+        time.sleep(0.01)
+
+
+class Player:
+    """`streamer play` in a process of its own, and a performer's program that talks to it.
+
+    Args:
+        folder: for what the process says. models: the model folder. server: whose devices it sees.
+        arguments: after `streamer play`. script: Python that runs in the process before the command line
+            does. What only training needs is missing there.
+    """
+
+    def __init__(
+        self, folder: Path, models: Path, server: JackServer, arguments: Sequence[str], script: str = ""
+    ) -> None:
+        self._said, self._complained = folder / "play.out", folder / "play.err"
+        source = f"import sys\n{WITHOUT_TRAINING}\n{script}\nfrom streamer.cli import main\nsys.exit(main())"
+        command = [sys.executable, "-W", "error", "-c", source]
+        self._command = [*command, "play", "--osc-port", "0", *arguments]
+        self._environment = {**server.environment, "STREAMER_MODELS": str(models)}
+
+    def __enter__(self) -> Player:
+        with self._said.open("w") as out, self._complained.open("w") as err:
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+        try:
+            self.osc = Client(self._find_port())
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends it as a performer does, and requires that it ends well."""
+        self.osc.close()
+        try:
+            if self.process.poll() is None:
+                self.interrupt()
+        finally:
+            self.process.kill()
+            self.process.wait()
+        if error is None:
+            assert self.complaints == ""
+            assert self.process.returncode == 0
+
+    def interrupt(self) -> float:
+        """Ctrl-C; returns how many seconds it took to end."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE)
+        return time.monotonic() - began
+
+    @property
+    def said(self) -> str:
+        """All that it wrote to standard output so far."""
+        return self._said.read_text()
+
+    @property
+    def complaints(self) -> str:
+        """All that it wrote to standard error so far."""
+        return self._complained.read_text()
+
+    def wait_said(self, pattern: str) -> re.Match[str]:
+        """Waits until a regular expression matches what it said."""
+        wait_for(lambda: self.process.poll() is not None or bool(re.search(pattern, self.said)), pattern)
+        found = re.search(pattern, self.said)
+        assert found is not None, f"it ended without saying {pattern}: {self.said}{self.complaints}"
+        return found
+
+    def set(self, control: str, value: object) -> object:
+        """Sets a control and returns the value that is confirmed, once it is."""
+        address = f"/streamer/{control}"
+        self.osc.send(address, value)
+        heard, arguments = self.osc.hear()
+        assert heard == address, arguments
+        return arguments[0]
+
+    def status(self) -> dict[str, object]:
+        self.osc.send("/streamer/status")
+        words = self.osc.expect("/streamer/status.reply")
+        return dict(zip(map(str, words[::2]), words[1::2], strict=True))
+
+    def _find_port(self) -> int:
+        return int(self.wait_said(r"OSC at \S+:(\d+)")[1])
+
+
+def sound_of(recorder: Recorder) -> NDArray[np.float32]:
+    """What was heard, without the silence: float32 [frames]."""
+    sound = recorder.sound()[:, 0]
+    return sound[sound != 0]
+
+
+def wait_heard(recorder: Recorder, frames: int) -> None:
+    """Waits until so many more frames that are not silent have been recorded."""
+    heard = len(sound_of(recorder))
+    wait_for(lambda: len(sound_of(recorder)) >= heard + frames, f"{frames} frames of sound")

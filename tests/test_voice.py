@@ -1,0 +1,206 @@
+"""A voice against plain Python: the same samples, however its writing is cut and whoever asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from playing import LIVE, MODEL_RATE, SPECS, new_voice, save_model, tape_of, wait_for
+
+from streamer.kernels.rng import uniform
+from streamer.kernels.sampling import sample
+from streamer.kernels.stepper import Stepper
+from streamer.models.checkpoint import Checkpoint
+from streamer.models.errors import StreamerError
+from streamer.models.quantisers import Quantiser
+from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.playhead import PlayHead
+from streamer.voice import HISTORY, Voice
+
+Floats = NDArray[np.float32]
+
+SECONDS = 0.1
+SAMPLES = round(SECONDS * MODEL_RATE)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: save_model(folder / f"{name}.safetensors", spec) for name, spec in SPECS.items()}
+
+
+def generated(model: Checkpoint, count: int, number: int = 0, **controls: float) -> NDArray[np.int64]:
+    """Codes of a model that has heard silence, drawn one by one in Python."""
+    wanted = {**LIVE, **controls}
+    stepper = Stepper(model.spec, model.tensors)
+    if isinstance(model.spec, WaveNetSpec):
+        stepper.feed(np.full(model.spec.receptive_field, model.quantiser.silence))
+    scratch = np.zeros(model.spec.levels, np.float32)
+    codes = []
+    for position in range(count):
+        u = uniform(int(wanted["seed"]), number, position)
+        top_k, top_p = int(wanted["top_k"]), wanted["top_p"]
+        codes.append(sample(stepper.logits(), scratch, wanted["temperature"], top_k, top_p, u))
+        stepper.feed(codes[-1:])
+    return np.array(codes)
+
+
+def written(voice: Voice) -> Floats:
+    voice.fill()
+    return voice.tape.read(0, voice.tape.write_head)
+
+
+# --- what is written ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "quantiser",
+    [
+        Quantiser(preemphasis=0.85, scale=4.0),
+        Quantiser("mulaw-floor"),
+        Quantiser("mulaw-mehri", scale=0.5),
+        Quantiser("linear-mehri", preemphasis=0.5),
+    ],
+)
+def test_the_tape_holds_the_generated_codes_decoded(
+    models: dict[str, Checkpoint], name: str, quantiser: Quantiser
+) -> None:
+    model = replace(models[name], quantiser=quantiser)
+    codes = generated(model, SAMPLES, seed=3)
+    assert len(set(codes)) > 20
+    np.testing.assert_allclose(tape_of(model, SECONDS, seed=3), quantiser.decode(codes), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [{"seed": 2**31 - 1}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.5}, {"temperature": 0.0}],
+)
+def test_every_live_control_is_followed(models: dict[str, Checkpoint], controls: dict[str, float]) -> None:
+    model = models["rnn"]
+    heard = tape_of(model, SECONDS, **controls)
+    expected = model.quantiser.decode(generated(model, SAMPLES, **controls))
+    np.testing.assert_allclose(heard, expected, atol=1e-5)
+    assert not np.array_equal(heard, tape_of(model, SECONDS))
+
+
+def test_voices_of_one_seed_differ_by_their_number(models: dict[str, Checkpoint]) -> None:
+    voice = Voice("second", models["rnn"], LIVE, SECONDS, number=1)
+    expected = models["rnn"].quantiser.decode(generated(models["rnn"], SAMPLES, number=1))
+    np.testing.assert_allclose(written(voice), expected, atol=1e-5)
+    assert not np.array_equal(written(voice), tape_of(models["rnn"], SECONDS))
+
+
+def test_without_randomness_the_seed_is_nothing(models: dict[str, Checkpoint]) -> None:
+    first, second = (tape_of(models["wave"], SECONDS, temperature=0.0, seed=seed) for seed in (1, 2))
+    np.testing.assert_array_equal(first, second)
+
+
+@settings(max_examples=20)
+@given(
+    name=st.sampled_from(sorted(SPECS)),
+    lead=st.integers(160, 900),
+    blocks=st.lists(st.integers(1, 700), min_size=1, max_size=20),
+)
+def test_the_samples_are_the_same_however_the_writing_is_cut(
+    models: dict[str, Checkpoint], name: str, lead: int, blocks: list[int]
+) -> None:
+    voice = new_voice(models[name], lead / MODEL_RATE, seed=7)
+    head = PlayHead(voice.tape, MODEL_RATE, 1)
+    for block in blocks:
+        voice.fill()
+        head.render(block)
+    sound = written(voice)
+    np.testing.assert_array_equal(sound, tape_of(models[name], 1.0, seed=7)[: len(sound)])
+
+
+def test_a_control_changes_nothing_that_was_written_before(models: dict[str, Checkpoint]) -> None:
+    voice = new_voice(models["wave"], 2 * SECONDS)
+    voice.tape.target = SAMPLES
+    voice.fill()
+    voice.set("temperature", 0.25)
+    voice.tape.target = 2 * SAMPLES
+    sound, before = written(voice), tape_of(models["wave"], 2 * SECONDS)
+    np.testing.assert_array_equal(sound[:SAMPLES], before[:SAMPLES])
+    assert not np.array_equal(sound[SAMPLES:], before[SAMPLES:])
+
+
+@pytest.mark.parametrize("ids", [0, 3])
+def test_a_conditioned_model_is_given_its_first_condition(
+    tmp_path_factory: pytest.TempPathFactory, ids: int
+) -> None:
+    spec = WaveNetSpec((1, 2), residual=4, gate=4, skip=4, output=4, condition=2, condition_ids=ids)
+    model = save_model(tmp_path_factory.mktemp("model") / "conditioned.safetensors", spec)
+    stepper = Stepper(spec, model.tensors, 0 if ids else np.zeros(2))
+    stepper.feed(np.full(spec.receptive_field, model.quantiser.silence))
+    first = int(stepper.logits().argmax())
+    expected = model.quantiser.decode([first])[0]
+    assert tape_of(model, SECONDS, temperature=0.0)[0] == pytest.approx(expected)
+
+
+# --- the thread ---------------------------------------------------------------------------------------------
+
+
+def test_the_thread_keeps_the_lead_filled_and_goes_on_where_it_was_stopped(
+    models: dict[str, Checkpoint],
+) -> None:
+    voice = new_voice(models["wave"], SECONDS)
+    head = PlayHead(voice.tape, MODEL_RATE, 1)
+    for _ in range(3):
+        voice.start()
+        assert voice.wait_ready(60)
+        wait_for(lambda: voice.tape.lead == SAMPLES, "a full lead")
+        head.render(SAMPLES // 2)
+        wait_for(lambda: voice.tape.lead == SAMPLES, "a full lead")
+        voice.stop()
+        assert voice.scheduling in ("realtime", "normal")
+    head.render(SAMPLES // 2)
+    assert voice.tape.lead == SAMPLES // 2  # nobody writes any more
+    sound = voice.tape.read(0, voice.tape.write_head)
+    np.testing.assert_array_equal(sound, tape_of(models["wave"], 1.0)[: len(sound)])
+
+
+def test_waiting_for_a_voice_that_does_not_write_ends(models: dict[str, Checkpoint]) -> None:
+    assert not new_voice(models["wave"], SECONDS).wait_ready(0.01)
+
+
+def test_warming_writes_nothing(models: dict[str, Checkpoint]) -> None:
+    voice = new_voice(models["rnn"], SECONDS)
+    voice.warm()
+    assert voice.tape.write_head == 0
+    np.testing.assert_array_equal(written(voice), tape_of(models["rnn"], SECONDS))
+
+
+def test_the_realtime_factor_is_known_once_something_is_written(models: dict[str, Checkpoint]) -> None:
+    voice = new_voice(models["wave"], SECONDS)
+    assert voice.realtime_factor == 0
+    voice.fill()
+    assert voice.realtime_factor > 0
+
+
+# --- what cannot be a voice ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        WaveNetSpec((1,), residual=2, gate=2, skip=2, output=2, side=1),
+        SampleRnnSpec((2,), dim=2, rnn_layers=1, embedding=2, side=1),
+    ],
+)
+def test_an_input_that_cannot_be_computed_live_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, spec: Spec
+) -> None:
+    model = save_model(tmp_path_factory.mktemp("model") / "side.safetensors", spec)
+    with pytest.raises(StreamerError, match="an input from past samples"):
+        new_voice(model, SECONDS)
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.009, HISTORY + 1, float("inf"), float("nan")])
+def test_an_impossible_lead_is_refused(models: dict[str, Checkpoint], lead: float) -> None:
+    with pytest.raises(StreamerError, match="choose 10 to 60000 ms"):
+        new_voice(models["wave"], lead)
