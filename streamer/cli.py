@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -335,11 +336,10 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     try:
+        import soxr  # noqa: F401
         import torch
-    except ImportError:
-        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+    except ImportError as error:
+        raise StreamerError(f"training needs {error.name}: pip install 'streamer[train]'") from None
     from streamer.models import train
 
     recipe_path = train.find_recipe(options.recipe)
@@ -352,23 +352,31 @@ def _train(options: argparse.Namespace) -> int:
         f"Training {recipe_path.stem} on {options.folder} into {run_folder}; "
         "Ctrl-C stops, the same command resumes."
     )
-    columns = (
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} {task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task("", total=recipe.plan.steps)
-
-        def tell(now: train.Progress) -> None:
-            text = f"{now.bits:.3f} bits a sample, {now.samples_per_second:,.0f} samples/s"
-            bar.update(task, completed=now.step, description=text)
-            if now.held_out is not None:
-                bar.console.print(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
-
-        best = train.train(options.folder, recipe, run_folder, device, tell, bar.console.print)
+    with _training_bar(recipe.plan.steps) as (tell, say):
+        best = train.train(options.folder, recipe, run_folder, device, tell, say)
     _say(f"The best model so far is {best}; hear it with: streamer play {best}")
     return 0
+
+
+@contextmanager
+def _training_bar(steps: int) -> Iterator[tuple[Callable[[Any], None], Callable[[str], None]]]:
+    """A progress bar, as what takes each step's progress, and what says a line above the bar."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.completed}/{task.total} {task.description}")
+    with Progress(BarColumn(), text, TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=steps)
+
+        def say(line: str) -> None:  # a file's name may look like markup
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        def tell(now: Any) -> None:
+            told = f"{now.bits:.3f} bits a sample, {now.samples_per_second:,.0f} samples/s"
+            bar.update(task, completed=now.step, description=told)
+            if now.held_out is not None:
+                say(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
+
+        yield tell, say
 
 
 # --- what commands share ------------------------------------------------------------------------------------
