@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+
 from streamer.models.errors import CorpusError
 
 ROOT = Path(__file__).resolve().parents[1]
