@@ -1,0 +1,322 @@
+"""The command line: what each command prints, and how each ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from playing import MODEL_RATE, PATIENCE, WITHOUT_TRAINING, save_models, tape_of, wait_for
+
+from streamer import __version__, controls
+from streamer.cli import INSTEAD_SECONDS, main
+from streamer.controls import CONTROLS
+from streamer.models.checkpoint import Checkpoint
+from streamer.playhead import FADE_SECONDS
+
+COMMANDS = ("play", "render", "models", "controls", "devices", "doctor", "train", "bench")
+FADE = round(FADE_SECONDS * MODEL_RATE)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Checkpoint]]:
+    """The performer's model folder: two models and a damaged one."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMER_MODELS", str(folder))
+        saved = save_models(folder)
+        (folder / "torn.safetensors").write_bytes((folder / "wave.safetensors").read_bytes()[:-1])
+        yield saved
+
+
+@pytest.fixture(scope="module")
+def no_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which PortAudio finds nothing, whatever the machine has."""
+    if sys.platform == "darwin":
+        pytest.skip("a Mac's own device cannot be hidden")
+    config = tmp_path_factory.mktemp("alsa") / "alsa.conf"
+    config.write_text("pcm.none { type hw card 99 }\n")  # PortAudio aborts where no name is defined at all
+    server = {"JACK_DEFAULT_SERVER": "streamer-none", "JACK_NO_START_SERVER": "1"}
+    return {**os.environ, **server, "ALSA_CONFIG_PATH": str(config)}
+
+
+def run(
+    folder: Path, *arguments: str, source: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`streamer` in a process of its own, in a folder that it may write to, after some Python."""
+    script = f"import sys\n{source}\nfrom streamer.cli import main\nsys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command that succeeds prints."""
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line of a command that fails."""
+    assert main([str(argument) for argument in arguments]) == 2
+    out, line = capsys.readouterr()
+    assert out == ""
+    assert line.startswith("streamer: ")
+    assert line.count("\n") == 1
+    return line
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert re.search(rf"Example: streamer {command}\b", capsys.readouterr().out)
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "Example: streamer play" in text
+    assert all(re.search(rf"^ +{command} ", text, re.MULTILINE) for command in COMMANDS)
+
+
+def test_the_example_of_every_command_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        example = re.search(r"Example: streamer (.*)", capsys.readouterr().out)
+        assert example is not None
+        with pytest.raises(SystemExit) as ended:
+            main([*example[1].split(), "--help"])
+        assert ended.value.code == 0
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"streamer {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["render"],
+        ["render", "a.wav", "--seconds", "0"],
+        ["render", "a.wav", "--seconds", "nan"],
+        ["render", "a.wav", "--temperature", "hot"],
+        ["play", "--rate", "-48000"],
+        ["play", "--lead", "soon"],
+    ],
+)
+def test_what_cannot_be_meant_is_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+# --- lists --------------------------------------------------------------------------------------------------
+
+
+def test_models_are_listed_and_a_damaged_one_is_named(
+    models: dict[str, Checkpoint], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "--json"]) == 0
+    out, complaint = capsys.readouterr()
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert {"wave", "rnn"} <= set(rows)
+    row = rows["wave"]
+    assert row["architecture"] == "wavenet"
+    assert row["sample_rate"] == MODEL_RATE
+    assert row["license"] == "CC0-1.0"
+    assert row["bits_per_sample"] is None
+    assert row["parameters"] == models["wave"].spec.parameters
+    assert "torn" not in rows
+    assert complaint.count("\n") == 1
+    assert "torn.safetensors" in complaint
+
+
+def test_models_are_a_table_to_read(
+    models: dict[str, Checkpoint], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = told(capsys, "models").splitlines()
+    assert lines[0].split()[:3] == ["name", "architecture", "sample_rate"]
+    assert any(line.split()[:3] == ["rnn", "samplernn", "16000"] for line in lines)
+
+
+def test_controls_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, "controls", "--json").strip() == controls.as_json()
+    text = told(capsys, "controls")
+    assert all(control.address in text for control in CONTROLS)
+
+
+def test_no_device_is_said(tmp_path: Path, no_device: dict[str, str]) -> None:
+    done = run(tmp_path, "devices", env=no_device)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "There is no sound device: connect one, or start JACK.\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "streamer", "controls", "--json"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        command, env=buffered, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- render -------------------------------------------------------------------------------------------------
+
+
+def test_render_writes_what_the_model_gives(
+    models: dict[str, Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out.flac"
+    text = told(capsys, "render", path, "--model", "rnn", "--seconds", "0.5", "--seed", "6", "--gain", "0.5")
+    assert re.fullmatch(
+        r".*out\.flac: 0\.5 s of rnn \(samplernn, .*\), written at [\d.]+ times real time\.\n", text
+    )
+    sound, _ = sf.read(path)
+    assert len(sound) == MODEL_RATE // 2
+    expected = tape_of(models["rnn"], 0.5, seed=6) / 2
+    np.testing.assert_allclose(sound[FADE:-FADE], expected[FADE:-FADE], atol=2.0**-23)
+
+
+@pytest.mark.parametrize(
+    ("wild", "tame"),
+    [
+        (["--temperature", "77"], ["--temperature", "2"]),
+        (["--gain", "-3"], ["--gain", "0"]),
+        (["--top-k", "2.6"], ["--top-k", "3"]),
+        (["--top-p", "1.5"], []),
+    ],
+)
+def test_options_are_clamped_like_the_controls_they_are(
+    models: dict[str, Checkpoint],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    wild: list[str],
+    tame: list[str],
+) -> None:
+    first, second = tmp_path / "first.wav", tmp_path / "second.wav"
+    told(capsys, "render", first, "--model", "wave", "--seconds", "0.1", *wild)
+    told(capsys, "render", second, "--model", "wave", "--seconds", "0.1", *tame)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["render", "out.mp3", "--model", "wave"], ".wav or .flac"),
+        (["render", "none/out.wav", "--model", "wave"], "make it first"),
+        (["render", "out.wav", "--model", "flute"], "wave"),
+        (["render", "out.wav", "--model", "torn"], "truncated"),
+        (["render", "out.wav", "--model", "none.safetensors"], "no such file"),
+        (["render", "out.wav", "--model", "wave", "--seconds", "1e8"], "at most 86400"),
+        (["play", "flute"], "wave"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    models: dict[str, Checkpoint],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    remedy: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert remedy in refused(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_ends_without_a_traceback(models: dict[str, Checkpoint], tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    command = [sys.executable, "-m", "streamer", "render", str(path), "--model", "wave", "--seconds", "80000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: path.exists() and path.stat().st_size > 100_000, "the beginning of a file")
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert complaint.strip() == ""
+
+
+# --- machines that lack something ---------------------------------------------------------------------------
+
+
+def test_without_a_device_play_says_so_and_writes_a_file(
+    models: dict[str, Checkpoint], tmp_path: Path, no_device: dict[str, str]
+) -> None:
+    done = run(tmp_path, "play", "wave", "--seed", "2", source=WITHOUT_TRAINING, env=no_device)
+    assert (done.returncode, done.stderr) == (0, "")
+    explanation, instead, result = done.stdout.splitlines()
+    assert "no sound device" in explanation
+    assert all(way in explanation for way in ("--device", "--list-devices", "JACK"))
+    assert "streamer-wave.wav" in instead
+    assert "streamer-wave.wav" in result
+    sound, rate = sf.read(tmp_path / "streamer-wave.wav")
+    assert len(sound) == INSTEAD_SECONDS * rate
+    expected = tape_of(models["wave"], INSTEAD_SECONDS, seed=2)
+    np.testing.assert_allclose(sound[FADE:-FADE], expected[FADE:-FADE], atol=2.0**-23)
+
+
+def test_a_device_that_was_asked_for_is_not_replaced_by_a_file(
+    models: dict[str, Checkpoint], tmp_path: Path, no_device: dict[str, str]
+) -> None:
+    done = run(tmp_path, "play", "wave", "--device", "usb", env=no_device)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("streamer: no sound device")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_rendering_needs_nothing_that_trains_and_opens_no_device(
+    models: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    source = (
+        f"{WITHOUT_TRAINING}\nimport atexit\natexit.register(lambda: print('sounddevice' in sys.modules))\n"
+    )
+    done = run(tmp_path, "render", "out.wav", "--model", "rnn", "--seconds", "0.1", source=source)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_command_line_itself_compiles_nothing(tmp_path: Path) -> None:
+    source = (
+        "import atexit\n"
+        "atexit.register(lambda: print(sorted({'numba', 'torch', 'sounddevice'} & set(sys.modules))))\n"
+    )
+    done = run(tmp_path, "controls", "--json", source=source)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_training_without_torch_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "pip install 'streamer[train]'" in refused(capsys, "train", tmp_path, "--recipe", "any")
