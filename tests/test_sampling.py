@@ -1,4 +1,4 @@
-"""Drawing codes, against a plain float64 reading of temperature, top-k and top-p; and the numbers it draws with."""
+"""Drawing codes, against a float64 reading of temperature, top-k and top-p; and the numbers it draws with."""
 
 import numpy as np
 import pytest

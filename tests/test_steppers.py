@@ -6,11 +6,13 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from dialects import DIALECTS, dialect
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamer.kernels import dispatch, samplernn, stepper, wavenet
 from streamer.kernels.stepper import Stepper
+from streamer.models import checkpoint
 from streamer.models.errors import SpecError
 from streamer.models.samplernn import SampleRnn
 from streamer.models.specs import Cell, SampleRnnSpec, SkipScheme, Spec, UpsampleBias, WaveNetSpec
@@ -150,6 +152,19 @@ def test_samplernn_equals_torch(spec: SampleRnnSpec, seed: int) -> None:
 def test_every_cell_and_skip_scheme_equals_torch(cell: Cell, skips: SkipScheme, expand_top: bool) -> None:
     spec = SampleRnnSpec((12, 6, 2), 20, 3, 30, cell, 8, skips, learned_h0=True, expand_top=expand_top)
     check_against_torch(Case(spec, seed=1))
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_other_systems_models_give_their_own_logits(name: str) -> None:
+    known = dialect(name)
+    model = checkpoint.load(known.path)
+    ours = Stepper(model.spec, model.tensors, known.condition)
+    if isinstance(model.spec, WaveNetSpec):
+        logits = ours.teacher_forced(known.codes)[known.first_t :]
+    else:  # those programs take the first codes for what lies before the beginning
+        ours.state.codes[:] = known.codes[: known.first_t]
+        logits = ours.teacher_forced(known.codes[known.first_t :])
+    assert np.abs(logits - known.logits).max() < TOLERANCE
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
