@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -324,7 +325,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     name, checkpoint = open_model(options.model)
     _say_if_compiling(checkpoint.spec.architecture)
-    report = doctor.examine(name, checkpoint)
+    with _ended_by_ctrl_c():
+        report = doctor.examine(name, checkpoint)
     print(report.as_json() if options.json else report.as_text())
     return 0 if report.playable else 1
 
@@ -332,7 +334,8 @@ def _doctor(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from streamer import bench
 
-    rows = bench.run(options.models, tell=lambda line: print(line, file=sys.stderr, flush=True))
+    with _ended_by_ctrl_c():
+        rows = bench.run(options.models, tell=lambda line: print(line, file=sys.stderr, flush=True))
     print(bench.as_json(rows) if options.json else bench.as_table(rows))
     return 0
 
@@ -401,9 +404,10 @@ def _engine(
         control.name: getattr(options, control.name, None) for control in CONTROLS if control.type != "string"
     }
     values = {key: value for key, value in asked.items() if value is not None}
-    return Engine(
-        name, checkpoint, Library(), rate=rate, channels=channels, lead=lead or LEAD, controls=values
-    )
+    with _ended_by_ctrl_c():
+        return Engine(
+            name, checkpoint, Library(), rate=rate, channels=channels, lead=lead or LEAD, controls=values
+        )
 
 
 def _say_if_compiling(architecture: str) -> None:
@@ -411,6 +415,16 @@ def _say_if_compiling(architecture: str) -> None:
 
     if not cache.compiled_already(f"voice-{architecture}"):
         _say(f"Compiling the {architecture} kernels for this machine; once, about 20 s ...")
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """While kernels may be compiled, Ctrl-C ends the process at once: LLVM swallows a KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _described(engine: Engine) -> str:

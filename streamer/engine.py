@@ -90,6 +90,7 @@ class Engine:
         self.play_head = PlayHead(self._voice.tape, rate or checkpoint.sample_rate, channels)
         self.play_head.gain = float(self._values["gain"])
         self.play_head.playing = bool(self._values["play"])
+        self._warm()
         self._jobs: queue.SimpleQueue[tuple[str, Value] | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="streamer-loader", daemon=True)
 
@@ -162,6 +163,11 @@ class Engine:
             "device_rate_measured": round(counters.measured_rate or 0.0, 2),
             "device_underflows": counters.device_underflows,
         }
+
+    def _warm(self) -> None:
+        """Compile, or load from disk, what control threads call: a model that loads may hold the compiler."""
+        self.status()
+        self.play_head.wait_silent(0)
 
     def _new_voice(self, name: str, checkpoint: Checkpoint) -> Voice:
         live = {control: float(self._values[control]) for control in LIVE}

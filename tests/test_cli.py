@@ -266,6 +266,19 @@ def test_ctrl_c_ends_without_a_traceback(models: dict[str, Checkpoint], tmp_path
     assert complaint.strip() == ""
 
 
+def test_ctrl_c_while_kernels_are_compiled_is_not_lost(models: dict[str, Checkpoint], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamer", "render", str(tmp_path / "a.wav"), "--model", "wave"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        wait_for(lambda: len(list(tmp_path.rglob("*.nbc"))) > 5, "the beginning of compiling")
+        process.send_signal(signal.SIGINT)
+        said, complaint = process.communicate(timeout=5)
+    assert (process.returncode, complaint.strip()) == (130, "")
+    assert said.startswith("Compiling the wavenet kernels")
+    assert said.count("\n") == 1
+
+
 # --- machines that lack something ---------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -279,6 +281,34 @@ def test_it_ends_while_a_model_loads_and_says_that_it_does(
     held.released.set()
     assert ear.wait() == ("model", "rnn", "")
     assert engine.close()
+
+
+def test_no_control_waits_for_a_compiler(models: dict[str, Checkpoint]) -> None:
+    script = """
+import threading
+from numba.core.compiler_lock import global_compiler_lock
+from streamer.engine import Engine
+from streamer.library import Library, open_model
+
+engine = Engine(*open_model("wave"), Library())
+engine.start()
+
+def perform():
+    engine.status()
+    for name in ("temperature", "top_k", "top_p", "seed", "gain", "play"):
+        engine.set(name, 1)
+    engine.play_head.fade_out()
+    engine.play_head.wait_silent(0)
+    engine.close()
+    print("done", flush=True)
+
+performer = threading.Thread(target=perform, daemon=True)
+with global_compiler_lock:  # as while a model of another architecture loads
+    performer.start()
+    performer.join(10)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 def test_status_says_what_is_played(start: Start) -> None:
