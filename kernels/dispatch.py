@@ -28,19 +28,35 @@ from numpy.typing import NDArray
 
 from streamer.kernels import samplernn, wavenet
 from streamer.kernels.samplernn import SampleRnnState, SampleRnnWeights
-from streamer.kernels.simd import flatten
+from streamer.kernels.simd import flatten, padded
 from streamer.kernels.wavenet import WaveNetState, WaveNetWeights
+from streamer.models.errors import SpecError
 from streamer.models.specs import Spec, WaveNetSpec
 
 Weights: TypeAlias = "WaveNetWeights | SampleRnnWeights"
 State: TypeAlias = "WaveNetState | SampleRnnState"
 
+MAX_TABLE_BYTES = 2**31
+"""Largest table of what each code adds at each place of the input."""
+
 _MODULES: dict[type, ModuleType] = {WaveNetWeights: wavenet, SampleRnnWeights: samplernn}
 
 
 def pack(spec: Spec, tensors: Mapping[str, NDArray[np.float32]]) -> Weights:
-    """Lay a checkpoint's tensors out for stepping."""
+    """Lay a checkpoint's tensors out for stepping; `SpecError` if its table would be too large."""
+    _check_table(spec)
     return wavenet.pack(spec, tensors) if isinstance(spec, WaveNetSpec) else samplernn.pack(spec, tensors)
+
+
+def _check_table(spec: Spec) -> None:
+    places = spec.input_kernel if isinstance(spec, WaveNetSpec) else spec.frames[-1]
+    width = spec.residual if isinstance(spec, WaveNetSpec) else spec.dim
+    size = 4 * places * spec.levels * padded(width)
+    if size > MAX_TABLE_BYTES:
+        raise SpecError(
+            f"{spec.levels} levels at {places} places of width {width} make a table of "
+            f"{size / 2**30:.1f} GiB: at most {MAX_TABLE_BYTES // 2**30} can be loaded"
+        )
 
 
 def new_state(weights: Weights) -> State:

@@ -390,6 +390,19 @@ def test_wrong_tensors_are_named() -> None:
         Stepper(small_wavenet(), tensors)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SampleRnnSpec((16,), 1024, 1, levels=65536, embedding=1),
+        WaveNetSpec((1,), 1024, 1, 1, 1, levels=65536, input_kernel=16, embedding=1),
+    ],
+)
+def test_a_table_too_large_for_memory_is_refused(spec: Spec) -> None:
+    weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in spec.tensors().items()}
+    with pytest.raises(SpecError, match=r"65536 levels at 16 places of width 1024 make a table of 4.0 GiB"):
+        Stepper(spec, weights)
+
+
 def test_wrong_codes_and_sides_are_named() -> None:
     model = Case(small_wavenet(side=3), 0).stepper()
     with pytest.raises(ValueError, match="codes run from 0 to 50: they must be from 0 to 49"):
