@@ -91,7 +91,7 @@ class Performance:
         self._close_output()
         remedy = "it is opened again as soon as it is back"
         if self._hangs:
-            remedy = "its sound server has died: start that and then this program anew, Ctrl-C ends"
+            remedy = "its sound server does not answer: unless that comes back, start both anew"
         self._tell(f"{self._device.name} has gone; {remedy}")
         while not self._reopen():
             if stopped.wait(_RETRY_SECONDS):
