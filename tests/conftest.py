@@ -1,6 +1,7 @@
 """What all tests share: patience with compilers, and a sound card that needs no hardware."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from jackrig import JackServer, jack_is_installed
 # The first example of a property may compile a kernel; how long one takes says nothing on a busy machine.
 settings.register_profile("streamer", deadline=None)
 settings.load_profile("streamer")
+
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and that would be inherited by every
+# program that a test starts and then ends with Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -259,9 +259,12 @@ def test_ctrl_c_ends_without_a_traceback(models: dict[str, Checkpoint], tmp_path
     path = tmp_path / "long.wav"
     command = [sys.executable, "-m", "streamer", "render", str(path), "--model", "wave", "--seconds", "80000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: path.exists() and path.stat().st_size > 100_000, "the beginning of a file")
-        process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=PATIENCE)
+        try:
+            wait_for(lambda: path.exists() and path.stat().st_size > 100_000, "the beginning of a file")
+            process.send_signal(signal.SIGINT)
+            _, complaint = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert complaint.strip() == ""
 
@@ -271,9 +274,12 @@ def test_ctrl_c_while_kernels_are_compiled_is_not_lost(models: dict[str, Checkpo
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
-        wait_for(lambda: len(list(tmp_path.rglob("*.nbc"))) > 5, "the beginning of compiling")
-        process.send_signal(signal.SIGINT)
-        said, complaint = process.communicate(timeout=5)
+        try:
+            wait_for(lambda: len(list(tmp_path.rglob("*.nbc"))) > 5, "the beginning of compiling")
+            process.send_signal(signal.SIGINT)
+            said, complaint = process.communicate(timeout=5)
+        finally:
+            process.kill()
     assert (process.returncode, complaint.strip()) == (130, "")
     assert said.startswith("Compiling the wavenet kernels")
     assert said.count("\n") == 1
