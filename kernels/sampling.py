@@ -60,9 +60,9 @@ def _value(key: np.int64 | np.int32) -> np.float32:
 
 @inner
 def _copy_clean(out: Floats, logits: Floats) -> None:
-    """NaN becomes -inf; adding 0 makes -0 into 0, so that keys tie where values do."""
+    """Copy logits, NaN as -inf."""
     for i in range(len(out)):
-        x = logits[i] + _ZERO
+        x = logits[i]
         out[i] = x if x == x else _NOTHING
 
 
