@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from playing import MODEL_RATE, PATIENCE, WITHOUT_TRAINING, save_models, tape_of, wait_for
+from playing import MODEL_RATE, PATIENCE, WITHOUT_TRAINING, new_voice, save_models, tape_of, wait_for
 
 from streamer import __version__, controls
 from streamer.cli import INSTEAD_SECONDS, main
@@ -28,11 +28,13 @@ FADE = round(FADE_SECONDS * MODEL_RATE)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Checkpoint]]:
-    """The performer's model folder: two models and a damaged one."""
+    """The performer's model folder: two models and a damaged one; nothing is left to be compiled."""
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMER_MODELS", str(folder))
         saved = save_models(folder)
+        for model in saved.values():
+            new_voice(model, 0.1).warm()
         (folder / "torn.safetensors").write_bytes((folder / "wave.safetensors").read_bytes()[:-1])
         yield saved
 
