@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -59,15 +58,6 @@ class Performance:
         gc.freeze()
         self.engine.start()
         self._output.start()
-
-    def wait_sounding(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until something has been heard; return whether."""
-        deadline = time.monotonic() + timeout
-        while self.engine.play_head.counters().frames_played == 0:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-        return True
 
     def run(self, stopped: threading.Event, show: Callable[[], None]) -> None:
         """Watch over the device, and show the status, until `stopped` is set."""
