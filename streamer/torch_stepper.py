@@ -6,13 +6,15 @@
     UncachedSampleRnn  the reference module over everything since rest for every sample
 
 The cached ones do the arithmetic of the reference modules (`streamer.models`) and keep what it would
-compute again, as a programmer who knows torch would write them: no folding of tables, no compiler. Each has
-`step(code)`: append a code, get the logits (1, Q) of the next. Works on the processor, in fp32, on one
-stream; weights are those of a checkpoint, named and shaped as ``spec.tensors()``.
+compute again, as a programmer who knows torch would write them (`streamer.torch_steps`): no folding of
+tables, and no compiler unless they are scripted. Each has `step(code)`: append a code, get the logits (1, Q)
+of the next. Works on the processor, in fp32, on one stream; weights are those of a checkpoint, named and
+shaped as ``spec.tensors()``.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +24,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from streamer.models.samplernn import SampleRnn
 from streamer.models.specs import GATES, SampleRnnSpec, Spec, WaveNetSpec
 from streamer.models.wavenet import WaveNet
+from streamer.torch_steps import SampleRnnStep, WaveNetStep
 
 Tensors = Mapping[str, NDArray[np.float32]]
 Condition = int | NDArray[np.float32] | None
@@ -40,7 +42,7 @@ class TorchStepper(Protocol):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights, as they are held."""
+        """Bytes of weights that a sample reads, on average, once each."""
 
     @property
     def state_bytes(self) -> int:
@@ -84,11 +86,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def cached(spec: Spec, tensors: Tensors, condition: Condition = None) -> TorchStepper:
-    """A stepper of this model from rest, with cached state."""
+def cached(spec: Spec, tensors: Tensors, condition: Condition = None, scripted: bool = False) -> TorchStepper:
+    """A stepper of this model from rest, with cached state; scripted: compiled by TorchScript."""
     if isinstance(spec, WaveNetSpec):
-        return CachedWaveNet(spec, tensors, condition)
-    return CachedSampleRnn(spec, tensors)
+        return CachedWaveNet(spec, tensors, condition, scripted)
+    return CachedSampleRnn(spec, tensors, scripted)
 
 
 def uncached(spec: Spec, tensors: Tensors, heard: Iterable[int], condition: Condition = None) -> TorchStepper:
@@ -101,44 +103,33 @@ def uncached(spec: Spec, tensors: Tensors, heard: Iterable[int], condition: Cond
 class CachedWaveNet:
     """A WaveNet from rest: every layer's inputs wait in a queue until its dilation has passed."""
 
-    def __init__(self, spec: WaveNetSpec, tensors: Tensors, condition: Condition = None) -> None:
+    def __init__(
+        self, spec: WaveNetSpec, tensors: Tensors, condition: Condition = None, scripted: bool = False
+    ) -> None:
         self.spec = spec
         weights = {name: torch.from_numpy(value) for name, value in tensors.items()}
-        self.weight_bytes = _bytes(weights.values())
         self._embedding = weights.get("embedding")
         self._input_weight = weights["input_weight"].unbind()
         self._input_bias = weights.get("input_bias", torch.zeros(spec.residual))
-        self._gate_weight = weights["gate_weight"].unbind()
-        self._gate_bias = _gate_bias(spec, weights, condition).unbind()
-        self._residual_weight = weights["residual_weight"].unbind()
-        no_bias = torch.zeros(spec.layers - 1, spec.residual)
-        self._residual_bias = weights.get("residual_bias", no_bias).unbind()
-        head = {"skip": spec.skip, "output1": spec.output, "output2": spec.levels}
-        self._head = [
-            (weights.get(f"{name}_bias", torch.zeros(width)), weights[f"{name}_weight"])
-            for name, width in head.items()
-        ]
         self._codes: deque[int] = deque(maxlen=spec.input_kernel)
-        rest = torch.zeros(1, spec.residual)
-        reaches = [(spec.kernel - 1) * dilation + 1 for dilation in spec.dilations]
-        self._queues = [deque([rest] * reach, maxlen=reach) for reach in reaches]
+        self._position = 0
+        module = _wavenet_step(spec, weights, condition)
+        self.weight_bytes = self._input_bytes() + _bytes(
+            [*module.gate_weight, *module.residual_weight, *(weight for _, weight in module.head)]
+        )
+        self._module = _scripted(module) if scripted else module
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of all queues, once they are full."""
-        return sum(_bytes(queue) for queue in self._queues)
+        """Bytes of all queues."""
+        return sum(map(_bytes, self._module.queues))
 
     def step(self, code: int) -> Tensor:
         """Append a code and return the logits (1, Q) of the next."""
         self._codes.append(code)
-        h, outputs = self._input(), []
-        for layer in range(self.spec.layers):
-            z = self._gated(h, layer)
-            outputs.append(z)
-            if layer < self.spec.layers - 1:
-                change = torch.addmm(self._residual_bias[layer], z, self._residual_weight[layer])
-                h = (h + change) * self.spec.residual_scale
-        return self._output(torch.cat(outputs, -1))
+        logits: Tensor = self._module.forward(self._input(), self._position)
+        self._position += 1
+        return logits
 
     def _input(self) -> Tensor:
         """Layer 0's input (1, R); taps that reach back before the first code add nothing."""
@@ -147,135 +138,109 @@ class CachedWaveNet:
             h = h + (weight[code] if self._embedding is None else self._embedding[code] @ weight)
         return h
 
-    def _gated(self, h: Tensor, layer: int) -> Tensor:
-        queue, dilation = self._queues[layer], self.spec.dilations[layer]
-        queue.append(h)
-        taps = torch.cat([queue[tap * dilation] for tap in range(self.spec.kernel)], -1)
-        a = torch.addmm(self._gate_bias[layer], taps, self._gate_weight[layer])
-        return torch.tanh(a[:, : self.spec.gate]) * torch.sigmoid(a[:, self.spec.gate :])
+    def _input_bytes(self) -> int:
+        """Bytes that a sample reads of tables, or of the matrices behind an embedding."""
+        taps = self._input_weight
+        return _bytes(taps) if self._embedding is not None else _bytes(tap[0] for tap in taps)
 
-    def _output(self, z: Tensor) -> Tensor:
-        skip, output1, output2 = self._head
-        a = torch.addmm(
-            output1[0], F.relu(torch.addmm(skip[0], z, skip[1]) * self.spec.skip_scale), output1[1]
-        )
-        return torch.addmm(output2[0], F.relu(a), output2[1])
+
+def _wavenet_step(spec: WaveNetSpec, weights: Mapping[str, Tensor], condition: Condition) -> Any:
+    step: Any = WaveNetStep()
+    step.dilations, step.kernel, step.gate = list(spec.dilations), spec.kernel, spec.gate
+    step.residual_scale, step.skip_scale = float(spec.residual_scale), float(spec.skip_scale)
+    step.gate_weight = list(weights["gate_weight"])
+    step.gate_bias = list(_gate_bias(spec, weights, condition))
+    step.residual_weight = list(weights["residual_weight"])
+    step.residual_bias = list(weights.get("residual_bias", torch.zeros(spec.layers - 1, spec.residual)))
+    head = {"skip": spec.skip, "output1": spec.output, "output2": spec.levels}
+    step.head = [
+        [weights.get(f"{name}_bias", torch.zeros(width)), weights[f"{name}_weight"]]
+        for name, width in head.items()
+    ]
+    rest = torch.zeros(1, spec.residual)
+    step.queues = [[rest] * ((spec.kernel - 1) * dilation + 1) for dilation in spec.dilations]
+    return step.eval()
 
 
 class CachedSampleRnn:
     """A SampleRNN from rest: recurrent state is carried, and every tier's slots wait until they are used."""
 
-    def __init__(self, spec: SampleRnnSpec, tensors: Tensors) -> None:
+    def __init__(self, spec: SampleRnnSpec, tensors: Tensors, scripted: bool = False) -> None:
         self.spec = spec
-        self._weights = {name: torch.from_numpy(value) for name, value in tensors.items()}
-        self._cells = [
-            [_Cell(spec, tensors, tier, layer) for layer in range(spec.rnn_layers)]
-            for tier in range(spec.tiers)
-        ]
-        self._codes = deque([spec.levels // 2] * spec.frames[0], maxlen=spec.frames[0])
         self._position = 0
-        self._state = [self._rest(tier) for tier in range(spec.tiers)]
-        self._slots: list[tuple[Tensor, ...]] = [()] * spec.tiers
-        self._run_due_tiers()
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all weights; the recurrent layers' are held in torch's order of gates only."""
-        rest = [value for name, value in self._weights.items() if ".rnn" not in name]
-        return _bytes(rest) + sum(_bytes(cell.weights) for tier in self._cells for cell in tier)
+        module = _samplernn_step(spec, {name: torch.from_numpy(value) for name, value in tensors.items()})
+        module.run_due_tiers(0)
+        self.weight_bytes = _samplernn_bytes(module)
+        self._module = _scripted(module) if scripted else module
 
     @property
     def state_bytes(self) -> int:
         """Bytes of recurrent state and slots."""
-        return sum(_bytes(parts) for parts in (*self._state, *self._slots))
+        return sum(_bytes(parts) for parts in (*self._module.states, *self._module.slots))
 
     def step(self, code: int) -> Tensor:
         """Append a code and return the logits (1, Q) of the next."""
-        self._codes.append(code)
         self._position += 1
-        self._run_due_tiers()
-        return self._perceptron()
-
-    def _rest(self, tier: int) -> list[Tensor]:
-        """Every layer's state (1, D), or (1, 2 D) of an LSTM: h, then c."""
-        zeros = torch.zeros(self.spec.rnn_layers, self.spec.state_width)
-        return list(self._weights.get(f"tier{tier}.h0", zeros)[:, None])
-
-    def _newest(self, count: int) -> list[int]:
-        return list(self._codes)[-count:]
-
-    def _slot(self, tier: int, frame: int) -> Tensor:
-        """What a tier hands down (1, D) for the frame, or sample, that begins at the position."""
-        return self._slots[tier][self._position // frame % self.spec.slots[tier]]
-
-    def _run_due_tiers(self) -> None:
-        for tier, frame in enumerate(self.spec.frames):
-            if self._position % frame == 0:
-                self._slots[tier] = self._upsample(tier, self._run_tier(tier, frame))
-
-    def _run_tier(self, tier: int, frame: int) -> Tensor:
-        spec, weights = self.spec, self._weights
-        y = 2 * (torch.tensor([self._newest(frame)], dtype=torch.float32) / (spec.levels / 2) - 1)
-        if spec.expands(tier):
-            y = torch.addmm(weights[f"tier{tier}.expand_bias"], y, weights[f"tier{tier}.expand_weight"])
-        if tier > 0:
-            y = y + self._slot(tier - 1, frame)
-        outputs, state = [], self._state[tier]
-        x = torch.cat([y, y], -1) if spec.skips == "prism" else y
-        for layer, cell in enumerate(self._cells[tier]):
-            state[layer] = cell.step(x, state[layer])
-            outputs.append(state[layer][:, : spec.dim])
-            x = torch.cat([outputs[-1], y], -1) if spec.skips == "mehri" else outputs[-1]
-        if spec.skips == "none":
-            return outputs[-1]
-        skip_weight = weights[f"tier{tier}.skip_weight"].flatten(0, 1)
-        return torch.addmm(weights[f"tier{tier}.skip_bias"], torch.cat(outputs, -1), skip_weight)
-
-    def _upsample(self, tier: int, out: Tensor) -> tuple[Tensor, ...]:
-        """All slots of a tier's output (1, D), each (1, D)."""
-        slots = out @ self._weights[f"tier{tier}.upsample_weight"]
-        if self.spec.upsample_bias != "none":
-            slots = slots + self._weights[f"tier{tier}.upsample_bias"].view(-1, 1, self.spec.dim)
-        return slots.unbind()
-
-    def _perceptron(self) -> Tensor:
-        weights = self._weights
-        window = F.embedding(torch.tensor(self._newest(self.spec.frames[-1])), weights["embedding"])
-        a = torch.addmm(self._slot(-1, 1), window.view(1, -1), weights["input_weight"].flatten(0, 1))
-        if self.spec.relu_after_sum:
-            a = F.relu(a)
-        for bias, weight in zip(weights["hidden_bias"], weights["hidden_weight"], strict=True):
-            a = F.relu(torch.addmm(bias, a, weight))
-        return torch.addmm(weights["output_bias"], a, weights["output_weight"])
+        logits: Tensor = self._module.forward(code, self._position)
+        return logits
 
 
-class _Cell:
-    """One recurrent layer of a SampleRNN, stepped."""
+def _samplernn_step(spec: SampleRnnSpec, weights: Mapping[str, Tensor]) -> Any:
+    step: Any = SampleRnnStep()
+    tiers = range(spec.tiers)
+    step.frames, step.slots_of = list(spec.frames), list(spec.slots)
+    step.scale, step.dim, step.cell = spec.levels / 2, spec.dim, spec.cell
+    step.skips, step.relu_after_sum = spec.skips, spec.relu_after_sum
+    step.expand = [_linear(weights, f"tier{tier}.expand") if spec.expands(tier) else [] for tier in tiers]
+    step.cells = [
+        [_cell_weights(spec, weights, tier, layer) for layer in range(spec.rnn_layers)] for tier in tiers
+    ]
+    step.skip = [_linear(weights, f"tier{tier}.skip") if spec.skips != "none" else [] for tier in tiers]
+    step.upsample = [_upsampling(spec, weights, tier) for tier in tiers]
+    step.embedding, step.input_weight = weights["embedding"], weights["input_weight"].flatten(0, 1)
+    hidden = zip(weights["hidden_bias"], weights["hidden_weight"], strict=True)
+    step.perceptron = [*map(list, hidden), _linear(weights, "output")]
+    step.codes = [spec.levels // 2] * spec.frames[0]
+    rest = torch.zeros(spec.rnn_layers, spec.state_width)
+    step.states = [list(weights.get(f"tier{tier}.h0", rest)[:, None]) for tier in tiers]
+    step.slots = [[] for _ in tiers]
+    return step.eval()
 
-    def __init__(self, spec: SampleRnnSpec, tensors: Tensors, tier: int, layer: int) -> None:
-        self.kind = spec.cell
-        parts = ("input_weight", "recurrent_weight", "bias", "recurrent_bias")
-        found = [tensors.get(f"tier{tier}.rnn{layer}.{part}") for part in parts]
-        stored = [torch.zeros(spec.gates * spec.dim) if p is None else torch.from_numpy(p) for p in found]
-        self.weights = stored[:3] if spec.cell == "gru-theano" else _in_torchs_order(spec, stored)
 
-    def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """Input (1, in) and state -> the state after: (1, D), or (1, 2 D) of an LSTM."""
-        if self.kind == "gru-theano":
-            return self._step_theano(x, state)
-        if self.kind.startswith("gru"):
-            return torch.gru_cell(x, state, *self.weights)
-        h, c = state.chunk(2, -1)
-        return torch.cat(torch.lstm_cell(x, [h, c], *self.weights), -1)
+def _linear(weights: Mapping[str, Tensor], name: str) -> list[Tensor]:
+    """Bias and weight (in, out); layers' matrices lie one above the other."""
+    return [weights[f"{name}_bias"], weights[f"{name}_weight"].flatten(0, -2)]
 
-    def _step_theano(self, x: Tensor, h: Tensor) -> Tensor:
-        """Mehri's GRU: the reset gate comes before the product, and the update gate admits the candidate."""
-        w_in, w_rec, bias = self.weights
-        dim = h.shape[-1]
-        a = torch.addmm(bias, x, w_in)
-        z, r = torch.sigmoid(torch.addmm(a[:, : 2 * dim], h, w_rec[:, : 2 * dim])).chunk(2, -1)
-        candidate = torch.tanh(torch.addmm(a[:, 2 * dim :], r * h, w_rec[:, 2 * dim :]))
-        return z * candidate + (1 - z) * h
+
+def _upsampling(spec: SampleRnnSpec, weights: Mapping[str, Tensor], tier: int) -> list[Tensor]:
+    bias = weights.get(f"tier{tier}.upsample_bias", torch.zeros(spec.dim))
+    return [bias.view(-1, 1, spec.dim), weights[f"tier{tier}.upsample_weight"]]
+
+
+def _samplernn_bytes(step: Any) -> int:
+    """Bytes of weights that a sample reads on average: a tier's when its frame is due, all slots with it."""
+    rows = [step.embedding[0]] * step.frames[-1]
+    every_sample = _bytes([*rows, step.input_weight, *(weight for _, weight in step.perceptron)])
+    due = 0.0
+    for tier, frame in enumerate(step.frames):
+        parts = [step.expand[tier], *step.cells[tier], step.skip[tier], step.upsample[tier]]
+        due += sum(map(_bytes, parts)) / frame
+    return round(every_sample + due)
+
+
+def _cell_weights(spec: SampleRnnSpec, weights: Mapping[str, Tensor], tier: int, layer: int) -> list[Tensor]:
+    """One recurrent layer's weights, as `cell_step` wants them."""
+    parts = ("input_weight", "recurrent_weight", "bias", "recurrent_bias")
+    found = [weights.get(f"tier{tier}.rnn{layer}.{part}") for part in parts]
+    stored = [torch.zeros(spec.gates * spec.dim) if p is None else p for p in found]
+    return stored[:3] if spec.cell == "gru-theano" else _in_torchs_order(spec, stored)
+
+
+def _scripted(module: torch.nn.Module) -> Any:
+    """What TorchScript makes of a module. It works, and says at every turn that it is no longer developed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(module)
 
 
 class UncachedWaveNet:

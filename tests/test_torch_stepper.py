@@ -61,6 +61,9 @@ def check(spec: Spec, seed: int) -> None:
     codes, tensors, condition = codes_for(spec, seed), weights_of(spec, seed), condition_for(spec, seed)
     expected = reference(spec, seed)
     assert np.abs(stepped(cached(spec, tensors, condition), codes) - expected).max() < TOLERANCE
+    assert (
+        np.abs(stepped(cached(spec, tensors, condition, scripted=True), codes) - expected).max() < TOLERANCE
+    )
     without_cache = uncached(spec, tensors, codes[:HEARD], condition)
     assert np.abs(stepped(without_cache, codes[HEARD:]) - expected[HEARD:]).max() < TOLERANCE
 
@@ -77,16 +80,25 @@ def test_samplernn_equals_the_module(spec: Spec, seed: int) -> None:
     check(spec, seed)
 
 
-def test_bytes_are_those_of_the_weights_and_of_what_is_kept() -> None:
-    wavenet = WaveNetSpec((1, 2, 4), residual=3, gate=5, skip=6, output=7, levels=11, kernel=3)
-    stepper = cached(wavenet, weights_of(wavenet, 0))
-    assert stepper.weight_bytes == 4 * wavenet.parameters
-    assert stepper.state_bytes == 4 * 3 * ((2 + 1) + (4 + 1) + (8 + 1))
-    samplernn = SampleRnnSpec((6, 2), dim=5, rnn_layers=2, levels=11, cell="gru-keras", embedding=4)
-    stepper = cached(samplernn, weights_of(samplernn, 0))
-    assert stepper.weight_bytes == 4 * samplernn.parameters
+def test_wavenet_bytes_are_what_a_sample_reads_and_what_is_kept() -> None:
+    spec = WaveNetSpec((1, 2, 4), residual=3, gate=5, skip=6, output=7, levels=11, kernel=3)
+    row, gates, residuals = 3, 3 * (3 * 3) * (2 * 5), 2 * (5 * 3)
+    skips, head = 3 * 5 * 6, 6 * 7 + 7 * 11
+    for stepper in (cached(spec, weights_of(spec, 0)), cached(spec, weights_of(spec, 0), scripted=True)):
+        assert stepper.weight_bytes == 4 * (row + gates + residuals + skips + head)
+        assert stepper.state_bytes == 4 * 3 * ((2 + 1) + (4 + 1) + (8 + 1))
+
+
+def test_samplernn_bytes_are_what_a_sample_reads_and_what_is_kept() -> None:
+    spec = SampleRnnSpec((6, 2), dim=5, rnn_layers=2, levels=11, cell="gru-keras", embedding=4)
+    rows, window, perceptron = 2 * 4, 2 * 4 * 5, 2 * (5 * 5) + 5 * 11
+    layers = 2 * (2 * (5 * 15) + 2 * 15)  # two matrices and two biases each
+    slow = (6 + 1) * 5 + layers + 3 * (5 * 5 + 5)
+    fast = (2 + 1) * 5 + layers + 2 * (5 * 5 + 5)
     states, slots = 2 * 2, 3 + 2
-    assert stepper.state_bytes == 4 * 5 * (states + slots)
+    for stepper in (cached(spec, weights_of(spec, 0)), cached(spec, weights_of(spec, 0), scripted=True)):
+        assert stepper.weight_bytes == round(4 * (rows + window + perceptron + slow / 6 + fast / 2))
+        assert stepper.state_bytes == 4 * 5 * (states + slots)
 
 
 def test_drawing_follows_seed_and_temperature() -> None:
