@@ -1,0 +1,209 @@
+"""The least time in which this machine could make a sample of a model, measured beside the speed itself.
+
+A sample must read its weights and must do its multiply-adds, so it takes at least as long as the longer of
+
+    reading        a loop that only reads, in the order and as often as the model's parts are read: as many
+                   bytes in all, a SampleRNN's tiers when their frames are due, on as many threads at once
+    multiplying    the sample's multiply-adds at the peak of its precision's arithmetic on one core, unpacking
+                   of weights included and operands in the nearest cache, times the threads
+
+Williams et al. 2009 call it a roofline. A stepper's share of it is this least time over the time it takes.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamer import ceilings
+from streamer.ceilings import GRAIN, Memory
+from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+
+Job = Callable[[int], None]
+
+BYTES_AT_A_TIME = 2**22
+"""Read between two looks at the clock."""
+
+
+# --- what a sample takes ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights that are read together: one of `sets` of them in turn, every so many samples."""
+
+    weights: int
+    """In one set, each used once: by a multiply-add, or in a table's row by an addition."""
+    sets: int
+    every: int
+
+
+def parts(spec: Spec) -> tuple[Part, ...]:
+    """What a stepper must read, with all that can be folded exactly already folded."""
+    return _wavenet_parts(spec) if isinstance(spec, WaveNetSpec) else _samplernn_parts(spec)
+
+
+def multiply_adds(spec: Spec) -> float:
+    """Multiply-adds of a sample, on average; additions of table rows count, products with zeros too."""
+    return sum(part.weights / part.every for part in parts(spec))
+
+
+def _wavenet_parts(spec: WaveNetSpec) -> tuple[Part, ...]:
+    table = Part(spec.input_kernel * spec.residual, spec.levels, 1)
+    gates = spec.layers * spec.kernel * spec.residual * 2 * spec.gate
+    residuals = (spec.layers - 1) * spec.gate * spec.residual
+    skips = spec.layers * spec.gate * spec.skip
+    head = spec.skip * spec.output + spec.output * spec.levels
+    return table, Part(gates + residuals + skips + head, 1, 1)
+
+
+def _samplernn_parts(spec: SampleRnnSpec) -> tuple[Part, ...]:
+    tiers = [Part(_tier_weights(spec, tier), 1, frame) for tier, frame in enumerate(spec.frames)]
+    slots = [
+        Part(spec.dim**2, count, frame // count) for count, frame in zip(spec.slots, spec.frames, strict=True)
+    ]
+    table = Part(spec.frames[-1] * spec.dim, spec.levels, 1)
+    folded = 0 if spec.relu_after_sum else 1  # the first hidden layer is part of the table and the slots
+    hidden = spec.hidden - folded
+    return *tiers, *slots, table, Part(hidden * spec.dim**2 + spec.dim * spec.levels, 1, 1)
+
+
+def _tier_weights(spec: SampleRnnSpec, tier: int) -> int:
+    """Of one run of a tier, without its slots; PRiSM's first layer reads the doubled input's sum once."""
+    doubled = 2 if spec.skips == "prism" else 1
+    inputs = [spec.layer_input(tier, layer) for layer in range(spec.rnn_layers)]
+    inputs[0] //= doubled
+    expanding = spec.frames[tier] * spec.dim if spec.expands(tier) else 0
+    skips = spec.rnn_layers * spec.dim**2 if spec.skips != "none" else 0
+    return expanding + skips + sum((width + spec.dim) * spec.gates * spec.dim for width in inputs)
+
+
+# --- the machine --------------------------------------------------------------------------------------------
+
+
+def peak(precision: str, seconds: float) -> float:
+    """Multiply-adds a second that one core does with a precision's arithmetic: over so many seconds."""
+    given = ceilings.operands(precision)
+    passes = max(1, 2**20 // given.multiply_adds)
+    rate = _rate(
+        lambda count: ceilings.multiply_add(given.weights, given.x, given.sums, count), passes, seconds
+    )
+    return rate * given.multiply_adds
+
+
+def bandwidth(memory: Memory, count: int, threads: int, seconds: float) -> float:
+    """Bytes a second that threads read from `count` bytes, each from its share, over and over."""
+    share = _grains(count / threads)
+    times = _read_seconds(memory, [Part(share, 1, 1)], threads, seconds)
+    return threads * share / times
+
+
+def reference_speed(memory: Memory, threads: int, seconds: float) -> float:
+    """Passes a second of the fixed loop: of the slowest of threads at once, each on its own memory."""
+    size = ceilings.REFERENCE_BYTES
+
+    def job(thread: int) -> float:
+        own = memory[thread * size : (thread + 1) * size]
+        return _rate(lambda count: ceilings.reference_passes(own, count), 16, seconds)
+
+    return min(_at_once(threads, job))
+
+
+def _at_once(threads: int, job: Callable[[int], float]) -> list[float]:
+    """What job gives for every thread's number, all begun together."""
+    if threads == 1:
+        return [job(0)]
+    start = threading.Barrier(threads)
+
+    def begin(thread: int) -> float:
+        start.wait()
+        return job(thread)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads)))
+
+
+def _rate(work: Job, at_a_time: int, seconds: float) -> float:
+    """Units of work a second, over at least so many seconds, after some that warm the caches."""
+    work(at_a_time)
+    done, began = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - began) < seconds or not done:
+        work(at_a_time)
+        done += at_a_time
+    return done / elapsed
+
+
+def _grains(count: float) -> int:
+    """Bytes, rounded up to what the reading loop can take."""
+    return math.ceil(count / GRAIN) * GRAIN
+
+
+def _read_seconds(memory: Memory, shares: list[Part], threads: int, seconds: float) -> float:
+    """Seconds a sample of the slowest of threads that read at once. shares: bytes, of one thread."""
+    starts = np.cumsum([0, *(part.weights * part.sets for part in shares)])
+    rows = [(start, part.weights, part.sets, part.every) for start, part in zip(starts, shares, strict=False)]
+    cycle = max(part.every for part in shares)
+    cycle_bytes = sum(part.weights * cycle // part.every for part in shares)
+    at_a_time = cycle * max(1, BYTES_AT_A_TIME // cycle_bytes)
+
+    def job(thread: int) -> float:
+        own = memory[thread * starts[-1] : (thread + 1) * starts[-1]]
+        table, position = np.array(rows, np.int64), [0]
+
+        def read(count: int) -> None:
+            ceilings.read_samples(own, table, position[0], count)
+            position[0] += count
+
+        return 1 / _rate(read, at_a_time, seconds)
+
+    return max(_at_once(threads, job))
+
+
+# --- both together ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The least time of one step of a model that is kept, and split over threads, in one way."""
+
+    spec: Spec
+    precision: str
+    weight_bytes: int
+    """Bytes of weights that a step reads, on average."""
+    threads: int = 1
+    voices: int = 1
+    """That share each reading of a weight."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory the reading loop needs."""
+        return self.threads * sum(share.weights * share.sets for share in self._shares())
+
+    def least_seconds(self, memory: Memory, seconds: float) -> float:
+        """Measure, for about so many seconds each, how long a step of all voices takes at least."""
+        reading = _read_seconds(memory, self._shares(), self.threads, seconds)
+        peaks = {name: peak(name, seconds) for name in self._arithmetics()}
+        return max(reading, self.multiplying_seconds(peaks))
+
+    def multiplying_seconds(self, peaks: dict[str, float]) -> float:
+        """How long the multiply-adds take at these peaks of one core, in multiply-adds a second."""
+        work = multiply_adds(self.spec) * self.voices / self.threads
+        return sum(share * work / peaks[name] for name, share in self._arithmetics().items())
+
+    def _arithmetics(self) -> dict[str, float]:
+        """Each arithmetic's share of the multiply-adds: fp32's 24-bit weights are known by their bytes."""
+        if self.precision != "fp32":
+            return {self.precision: 1.0}
+        in_24_bits = min(max(4 - self.weight_bytes / multiply_adds(self.spec), 0.0), 1.0)
+        return {"fp32": 1 - in_24_bits, "fixed24": in_24_bits} if in_24_bits else {"fp32": 1.0}
+
+    def _shares(self) -> list[Part]:
+        """One thread's share of every part, in bytes."""
+        each = self.weight_bytes / multiply_adds(self.spec) / self.threads
+        return [Part(_grains(part.weights * each), part.sets, part.every) for part in parts(self.spec)]
