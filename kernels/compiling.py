@@ -81,7 +81,7 @@ class _DiskCache(NullCache):  # type: ignore[misc]
         cache.save(self._file(key), dumps((key, data._reduce())))  # type: ignore[no-untyped-call]
 
     def _file(self, key: Any) -> str:
-        return f"{self._name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}"
+        return f"{self._name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
 
 
 def _cache_for(function: Callable[..., Any]) -> NullCache:
