@@ -7,6 +7,8 @@ through `load_acquire` and `store_release`: a plain move on x86-64, `ldar` and `
 In compiled code, with words a 1-D int64 or float64 array in C order:
     load_acquire(words, index)
     store_release(words, index, value)
+    compare_exchange(words, index, expected, value)     store if it is as expected; whether it was
+    pause()                                 for a loop that waits: spares the processor's other work
     address_to_pointer(address)             int64 -> void*, for `numba.carray`
     monotonic_ns()                          the system's monotonic clock
     sleep_us(microseconds)                  below 1 000 000
@@ -20,6 +22,7 @@ The intrinsics emit LLVM IR and name no address, so what is compiled with them c
 
 from __future__ import annotations
 
+import platform
 import time
 from typing import Any
 
@@ -84,6 +87,37 @@ def store_release(typing_context: Any, words: Any, index: Any, value: Any) -> An
         return context.get_dummy_value()
 
     return types.void(words, types.intp, words.dtype), codegen
+
+
+@intrinsic
+def compare_exchange(typing_context: Any, words: Any, index: Any, expected: Any, value: Any) -> Any:
+    """Put `value` into `words[index]` if `expected` is there; whether it was."""
+    _check_words(words)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, signature.args[0], args[0], args[1])
+        result = builder.cmpxchg(pointer, args[2], args[3], "acq_rel", "acquire")
+        return builder.extract_value(result, 1)
+
+    return types.boolean(words, types.intp, types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typing_context: Any) -> Any:
+    """Tell the processor that this loop only waits."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        machine, empty = platform.machine().lower(), ir.VoidType()
+        if machine in ("x86_64", "amd64"):
+            hint = ir.Function(builder.module, ir.FunctionType(empty, []), "llvm.x86.sse2.pause")
+            builder.call(hint, [])
+        elif machine in ("aarch64", "arm64"):
+            word = ir.IntType(32)
+            hint = ir.Function(builder.module, ir.FunctionType(empty, [word]), "llvm.aarch64.hint")
+            builder.call(hint, [word(1)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic

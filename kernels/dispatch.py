@@ -4,20 +4,21 @@ Of `advance`, `push`, `feed` and `reset` there is one per architecture. In compi
 when the caller is compiled, so that one generator loop serves all architectures and costs none of them a
 branch; in Python these are ordinary functions. From either side:
 
-    advance(weights, state, side)         logits of the next code into state.logits (Q,)
-    push(weights, state, code)            append a code; state.position[0] += 1
-    feed(weights, state, codes, sides)    append codes (T,) that are given; cheaper than advance, push
-    reset(weights, state)                 back to rest
+    advance(weights, state, side, crew)         logits of the next codes into state.logits (B, Q)
+    push(weights, state, codes)                 append a code for each voice (B,); state.position[0] += 1
+    feed(weights, state, codes, sides, crew)    append codes (T, B) that are given; cheaper than advance, push
+    reset(weights, state)                       back to rest
 
-The life of a sample: ``advance(weights, state, side); code = sample(state.logits, ...); push(weights, state,
-code)``. What is on side row i helps to predict code i, and is computed from what lies before it: side (V,),
-sides (T, V) float32, V = 0 without a side input. codes are int64. `advance` may be repeated; every `push`
-must follow one at the same position.
+The life of a sample: `advance`, a code for each voice drawn from its logits, `push`. A state's B voices share
+its position and every reading of the weights. What is on side row i helps to predict code i, and is computed
+from what lies before it: side (V,), sides (T, V) float32, V = 0 without a side input. codes are int64, flat.
+crew: the threads that multiply (`products`). `advance` may be repeated; every `push` must follow one at the
+same position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -27,14 +28,16 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from streamer.kernels import samplernn, wavenet
+from streamer.kernels.packing import flatten, padded
+from streamer.kernels.products import Nonzero, Words
 from streamer.kernels.samplernn import SampleRnnState, SampleRnnWeights
-from streamer.kernels.simd import flatten, padded
 from streamer.kernels.wavenet import WaveNetState, WaveNetWeights
 from streamer.models.errors import SpecError
 from streamer.models.specs import Spec, WaveNetSpec
 
 Weights: TypeAlias = "WaveNetWeights | SampleRnnWeights"
 State: TypeAlias = "WaveNetState | SampleRnnState"
+Codes = NDArray[np.int64]
 
 MAX_TABLE_BYTES = 2**31
 """Largest table of what each code adds at each place of the input."""
@@ -42,10 +45,15 @@ MAX_TABLE_BYTES = 2**31
 _MODULES: dict[type, ModuleType] = {WaveNetWeights: wavenet, SampleRnnWeights: samplernn}
 
 
-def pack(spec: Spec, tensors: Mapping[str, NDArray[np.float32]]) -> Weights:
-    """Lay a checkpoint's tensors out for stepping; `SpecError` if its table would be too large."""
+def pack(spec: Spec, tensors: Mapping[str, NDArray[np.float32]], precision: str = "fp32") -> Weights:
+    """Lay a checkpoint's tensors out for stepping at a precision of `precision.resolve`.
+
+    Raises `SpecError` if its table would be too large.
+    """
     _check_table(spec)
-    return wavenet.pack(spec, tensors) if isinstance(spec, WaveNetSpec) else samplernn.pack(spec, tensors)
+    if isinstance(spec, WaveNetSpec):
+        return wavenet.pack(spec, tensors, precision)
+    return samplernn.pack(spec, tensors, precision)
 
 
 def _check_table(spec: Spec) -> None:
@@ -59,38 +67,54 @@ def _check_table(spec: Spec) -> None:
         )
 
 
-def new_state(weights: Weights) -> State:
-    """A state of rest for these weights."""
-    return _MODULES[type(weights)].new_state(weights)  # type: ignore[no-any-return]
+def new_state(weights: Weights, voices: int = 1) -> State:
+    """A state of rest for these weights and some voices."""
+    return _MODULES[type(weights)].new_state(weights, voices)  # type: ignore[no-any-return]
+
+
+def bytes_read(weights: Weights) -> float:
+    """Bytes of weights that a sample reads on average."""
+    return _MODULES[type(weights)].bytes_read(weights)  # type: ignore[no-any-return]
 
 
 def copy_state(state: State) -> State:
     """A copy that shares nothing with the state: a snapshot, or the start of another voice."""
-    parts: Iterable[Any] = state
-    copies: list[Any] = [flatten(part) if part.dtype == np.float32 else part.copy() for part in parts]
-    return type(state)(*copies)
+    return type(state)(*map(_copy, state))
+
+
+def _copy(part: Any) -> Any:
+    if isinstance(part, Nonzero):
+        return Nonzero(*map(_copy, part))
+    return flatten(part) if part.dtype == np.float32 else part.copy()
 
 
 def copy_into(state: State, source: State) -> None:
     """Put all of a snapshot into a state of the same weights, in place."""
-    parts: Iterable[Any] = state
-    for part, other in zip(parts, source, strict=True):
+    for part, other in zip(_arrays(state), _arrays(source), strict=True):
         part[:] = other
 
 
-def advance(weights: Weights, state: State, side: NDArray[np.float32]) -> None:
-    """Compute the next code's logits into ``state.logits``."""
-    _MODULES[type(weights)].advance(weights, state, side)
+def _arrays(state: Any) -> Iterator[NDArray[Any]]:
+    for part in state:
+        if isinstance(part, Nonzero):
+            yield from part
+        else:
+            yield part
 
 
-def push(weights: Weights, state: State, code: int) -> None:
-    """Append a code."""
-    _MODULES[type(weights)].push(weights, state, code)
+def advance(weights: Weights, state: State, side: NDArray[np.float32], crew: Words) -> None:
+    """Compute the next codes' logits into ``state.logits``."""
+    _MODULES[type(weights)].advance(weights, state, side, crew)
 
 
-def feed(weights: Weights, state: State, codes: NDArray[np.int64], sides: NDArray[np.float32]) -> None:
-    """Append codes (T,) that are given, with sides (T, V)."""
-    _MODULES[type(weights)].feed(weights, state, codes, sides)
+def push(weights: Weights, state: State, codes: Codes) -> None:
+    """Append a code for each voice."""
+    _MODULES[type(weights)].push(weights, state, codes)
+
+
+def feed(weights: Weights, state: State, codes: Codes, sides: NDArray[np.float32], crew: Words) -> None:
+    """Append codes (T, B) that are given, with sides (T, V)."""
+    _MODULES[type(weights)].feed(weights, state, codes, sides, crew)
 
 
 def reset(weights: Weights, state: State) -> None:
@@ -107,42 +131,42 @@ def _choose(
     return {WaveNetWeights: for_wavenet, SampleRnnWeights: for_samplernn}.get(weights.instance_class)
 
 
-def _advance_wavenet(weights: Any, state: Any, side: Any) -> None:
-    wavenet.advance(weights, state, side)
+def _advance_wavenet(weights: Any, state: Any, side: Any, crew: Any) -> None:
+    wavenet.advance(weights, state, side, crew)
 
 
-def _advance_samplernn(weights: Any, state: Any, side: Any) -> None:
-    samplernn.advance(weights, state, side)
+def _advance_samplernn(weights: Any, state: Any, side: Any, crew: Any) -> None:
+    samplernn.advance(weights, state, side, crew)
 
 
 @overload(advance)
-def _advance(weights: Any, state: Any, side: Any) -> Callable[..., None] | None:
+def _advance(weights: Any, state: Any, side: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _advance_wavenet, _advance_samplernn)
 
 
-def _push_wavenet(weights: Any, state: Any, code: Any) -> None:
-    wavenet.push(weights, state, code)
+def _push_wavenet(weights: Any, state: Any, codes: Any) -> None:
+    wavenet.push(weights, state, codes)
 
 
-def _push_samplernn(weights: Any, state: Any, code: Any) -> None:
-    samplernn.push(weights, state, code)
+def _push_samplernn(weights: Any, state: Any, codes: Any) -> None:
+    samplernn.push(weights, state, codes)
 
 
 @overload(push)
-def _push(weights: Any, state: Any, code: Any) -> Callable[..., None] | None:
+def _push(weights: Any, state: Any, codes: Any) -> Callable[..., None] | None:
     return _choose(weights, _push_wavenet, _push_samplernn)
 
 
-def _feed_wavenet(weights: Any, state: Any, codes: Any, sides: Any) -> None:
-    wavenet.feed(weights, state, codes, sides)
+def _feed_wavenet(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> None:
+    wavenet.feed(weights, state, codes, sides, crew)
 
 
-def _feed_samplernn(weights: Any, state: Any, codes: Any, sides: Any) -> None:
-    samplernn.feed(weights, state, codes, sides)
+def _feed_samplernn(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> None:
+    samplernn.feed(weights, state, codes, sides, crew)
 
 
 @overload(feed)
-def _feed(weights: Any, state: Any, codes: Any, sides: Any) -> Callable[..., None] | None:
+def _feed(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _feed_wavenet, _feed_samplernn)
 
 

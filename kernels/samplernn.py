@@ -5,11 +5,12 @@ before p. Its output is upsampled lazily, slot by slot, as the tier below or the
 which halves the burst at a frame's start.
 
 Two savings are exact and made when packing. The perceptron's embedding and convolution become one table row
-for each place in the window. Where no ReLU follows the sum, its first hidden layer is linear in the rows and
-in the slots too and is folded into both.
+for each place in the window, of which a sample takes one a place: a sparse product with ones. Where no ReLU
+follows the sum, its first hidden layer is linear in the rows and in the slots too and is folded into both.
 
-`advance` runs what is due and the perceptron; calling it twice changes nothing. `push` appends a code. `feed`
-runs what is due only.
+A state holds one voice or several, which share the position, and so every reading of a weight. `advance`
+runs what is due and the perceptron; calling it twice changes nothing. `push` appends a code for each voice.
+`feed` runs what is due only.
 """
 
 from __future__ import annotations
@@ -21,23 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.kernels.compiling import compiled, inner
-from streamer.kernels.nonlinear import relu, sigmoid, tanh
-from streamer.kernels.simd import (
-    Bytes,
-    Floats,
-    flatten,
-    flatten_bytes,
-    matvec,
-    matvec_rows,
-    pack_matrix,
-    pack_matrix24,
-    pad,
-    padded,
-    size24,
-    span,
-    tail,
-    zeros,
-)
+from streamer.kernels.nonlinear import relu, relu_sparse, sigmoid, tanh
+from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
+from streamer.kernels.precision import Scheme, scheme
+from streamer.kernels.products import Nonzero, matmat, matvec, matvec_sparse
+from streamer.kernels.views import borrowed, span, tail
 from streamer.models.specs import GATES, SampleRnnSpec
 
 Integers = NDArray[np.int64]
@@ -54,9 +43,10 @@ _ONE, _HALF, _TWO = np.float32(1), np.float32(0.5), np.float32(2)
 
 
 class SampleRnnWeights(NamedTuple):
-    """A SampleRNN packed for stepping: widths padded to LANES, matrices packed by `pack_matrix`, floats flat.
+    """A SampleRNN packed for stepping: widths padded to LANES, floats flat.
 
-    N tiers, M layers a tier; ``..._at`` are offsets into the array of that name, -1 where there is nothing.
+    N tiers, M layers a tier. All matrices lie in `matrices`; ``..._at`` are where they begin there, -1 where
+    there is none.
     """
 
     levels: int
@@ -65,8 +55,6 @@ class SampleRnnWeights(NamedTuple):
     cell: int
     gates: int
     """Gates of the cell: 3 or 4."""
-    square: int
-    """Bytes of a packed matrix D -> D; others of D inputs are multiples of it."""
     layers: int
     """M"""
     hidden: int
@@ -79,83 +67,93 @@ class SampleRnnWeights(NamedTuple):
     """(N,)"""
     slots: Integers
     """(N,)"""
-    expand_weight: Bytes
-    """F -> D of each tier"""
+    matrices: Bytes
     expand_at: Integers
-    """(N,)"""
+    """(N,): F -> D"""
     start_bias: Floats
     """(D,): the slowest tier's, where it expands; that of every other tier is in the slots' bias."""
-    input_weight: Bytes
-    """in -> gates D of each layer, from the tier's input or the layer below"""
     input_at: Integers
-    """(N, M)"""
-    direct_weight: Bytes
-    """in -> gates D from the tier's input to the layers above the first (the mehri scheme)"""
+    """(N, M): in -> gates D, from the tier's input or the layer below"""
     direct_at: Integers
-    """(N, M)"""
+    """(N, M): in -> gates D, from the tier's input to the layers above the first (the mehri scheme)"""
     bias: Floats
     """(N, M, gates D)"""
-    recurrent_weight: Bytes
-    """(N, M, D -> gates D): the gates that see h as it is, then a GRU's candidate as its own matrix."""
-    candidate_bias: Floats
-    """(N, M, D): inside the reset gate's product (Keras, torch)."""
+    recurrent_at: Integers
+    """(N, M): D -> the gates that see h as it is: all but the candidate of a GRU that resets before"""
+    recurrent_bias: Floats
+    """(N, M, gates D): matters inside the reset gate's product (Keras, torch)."""
+    candidate_at: Integers
+    """(N, M): D -> D, the candidate of a GRU that resets before"""
     rest: Floats
     """(N, M, 2, D): h and c before the first sample."""
-    skip_weight: Bytes
-    """(N, M, D -> D); empty without skips, when the last layer is the tier's output."""
+    skip_at: Integers
+    """(N, M): D -> D; without skips the last layer is the tier's output."""
     skip_bias: Floats
     """(N, D)"""
-    slot_weight: Bytes
-    """(sum of slots, D -> D), slowest tier first"""
+    slot_at: Integers
+    """(sum of slots,): D -> D, slowest tier first"""
     slot_bias: Floats
     """(sum of slots, D), with the expanding bias of the tier below."""
-    slot_at: Integers
-    """(N,): each tier's first slot, counted in slots."""
-    table: Floats
-    """(F, Q, D): what a code adds to the perceptron's sum from each place in the window, oldest first."""
-    side_weight: Floats
+    first_slot: Integers
+    """(N,): each tier's first slot."""
+    table_at: int
+    """F Q -> D: what a code adds to the perceptron's sum from each place in the window, oldest first."""
+    side_at: int
     """V -> D"""
-    hidden_weight: Floats
-    """(hidden, D -> D)"""
+    hidden_at: Integers
+    """(hidden,): D -> D"""
     hidden_bias: Floats
-    output_weight: Floats
+    output_at: int
     """D -> Q"""
     output_bias: Floats
 
 
 class SampleRnnState(NamedTuple):
-    """All that changes while a SampleRNN runs: memory down to `outputs`, then scratch of one sample."""
+    """All that changes while a SampleRNN runs: memory down to `outputs`, then scratch of one sample.
+
+    B voices, each one's numbers together: (.., B, ..) says where.
+    """
 
     position: Integers
     """(1,): how many codes there are."""
     codes: Integers
-    """(slowest frame,), a ring"""
+    """(slowest frame, B), a ring"""
     ran: Integers
     """(N,): the position at which each tier last ran, -1 at rest."""
     h: Floats
-    """(N, M, D)"""
+    """(N, M, B, D)"""
     c: Floats
-    """(N, M, D), used by an LSTM"""
+    """(N, M, B, D), used by an LSTM"""
     outputs: Floats
-    """(N, D): what each tier's slots are computed from."""
+    """(N, B, D): what each tier's slots are computed from."""
     frame: Floats
-    """A tier's codes, scaled; a tier of frame F uses its own padded(F) of them."""
+    """A tier's codes, scaled: (B, padded F) of each tier."""
     frame_at: Integers
     """(N,)"""
     y: Floats
-    """(D,): a tier's input"""
+    """(B, D): a tier's input"""
     pre: Floats
-    """(gates D,): gates before the nonlinearity"""
+    """(B, gates D): gates before the nonlinearity, as far as the layer's input makes them"""
+    recurrent: Floats
+    """(B, gates D): what h adds to them; of a GRU that resets before, (B, 2 D)"""
+    reset: Floats
+    """(B, D): h behind the reset gate, where that comes before the product"""
     candidate: Floats
-    """(D,)"""
+    """(B, D): that product"""
     side: Floats
+    """(V,)"""
     sum: Floats
+    """(B, D)"""
     other: Floats
-    rows: Integers
-    """Where the perceptron's inputs are not zero."""
+    """(B, D)"""
+    window: Nonzero
+    """A sample's rows of the table, each times 1."""
+    nonzero: Nonzero
+    """What a ReLU has left, of a single voice."""
     output: Floats
+    """(B, padded Q)"""
     logits: Floats
-    """(Q,)"""
+    """(B, Q)"""
 
 
 def _reorder(values: NDArray[np.float32], spec: SampleRnnSpec) -> list[NDArray[np.float32]]:
@@ -171,64 +169,6 @@ def _pad_rows(matrix: NDArray[np.floating]) -> NDArray[np.float32]:  # type: ign
     return pad(np.asarray(matrix).T).T
 
 
-class _Layers:
-    """Collects the recurrent layers' arrays, tier by tier, with the offset at which each begins."""
-
-    def __init__(self, spec: SampleRnnSpec, tensors: Tensors) -> None:
-        self.spec, self.tensors = spec, tensors
-        shape = (spec.tiers, spec.rnn_layers)
-        self.input: list[Bytes] = []
-        self.direct: list[Bytes] = []
-        self.recurrent: list[Bytes] = []
-        self.bias: list[Floats] = []
-        self.candidate_bias: list[Floats] = []
-        self.input_at, self.direct_at = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-        for tier in range(spec.tiers):
-            for layer in range(spec.rnn_layers):
-                self._add(tier, layer)
-
-    def _add(self, tier: int, layer: int) -> None:
-        def get(part: str) -> NDArray[np.float32]:
-            return self.tensors[f"tier{tier}.rnn{layer}.{part}"]
-
-        self._add_inputs(tier, layer, get("input_weight"))
-        recurrent, bias = _reorder(get("recurrent_weight"), self.spec), _reorder(get("bias"), self.spec)
-        candidate_bias = zeros(padded(self.spec.dim))
-        if self.spec.cell.startswith("gru"):
-            self.recurrent += [pack_matrix24(np.concatenate(recurrent[:2], -1)), pack_matrix24(recurrent[2])]
-        else:
-            self.recurrent.append(pack_matrix24(np.concatenate(recurrent, -1)))
-        if self.spec.cell in ("gru-keras", "gru-torch"):
-            reset, update, candidate_bias = _reorder(get("recurrent_bias"), self.spec)
-            bias = [bias[0] + reset, bias[1] + update, bias[2]]
-        self.bias += bias
-        self.candidate_bias.append(candidate_bias)
-
-    def _add_inputs(self, tier: int, layer: int, weight: NDArray[np.float32]) -> None:
-        if (
-            layer == 0 and self.spec.skips == "prism"
-        ):  # it sees its input twice: one product with the sum does
-            weight = np.sum(np.split(weight.astype(np.float64), 2), 0)
-        below = weight if layer == 0 else weight[: self.spec.dim]
-        self.input_at[tier, layer] = sum(part.size for part in self.input)
-        self.input.append(pack_matrix24(np.concatenate(_reorder(below, self.spec), -1)))
-        if layer > 0 and self.spec.skips == "mehri":
-            self.direct_at[tier, layer] = sum(part.size for part in self.direct)
-            self.direct.append(
-                pack_matrix24(np.concatenate(_reorder(weight[self.spec.dim :], self.spec), -1))
-            )
-
-
-def _expands(spec: SampleRnnSpec, tensors: Tensors) -> tuple[list[Bytes], Integers]:
-    parts: list[Bytes] = []
-    at = np.full(spec.tiers, -1, np.int64)
-    for tier in range(spec.tiers):
-        if spec.expands(tier):
-            at[tier] = sum(part.size for part in parts)
-            parts.append(pack_matrix24(tensors[f"tier{tier}.expand_weight"]))
-    return parts, at
-
-
 def _folds(spec: SampleRnnSpec) -> bool:
     return not spec.relu_after_sum
 
@@ -242,20 +182,92 @@ def _through_hidden(
     return np.asarray(values.astype(np.float64) @ tensors["hidden_weight"][0].astype(np.float64))
 
 
-def _slots(spec: SampleRnnSpec, tensors: Tensors, tier: int) -> tuple[list[Bytes], NDArray[np.floating]]:  # type: ignore[type-arg]
-    """A tier's slots: packed matrices, and biases (slots, D) with all that is added wherever a slot is."""
-    weight = tensors[f"tier{tier}.upsample_weight"]
-    bias = np.zeros((len(weight), spec.dim)) + tensors.get(f"tier{tier}.upsample_bias", np.float32(0))
-    if tier < spec.tiers - 1:
-        return [pack_matrix24(slot) for slot in weight], bias + tensors[f"tier{tier + 1}.expand_bias"]
-    bias = _through_hidden(bias, spec, tensors) + (tensors["hidden_bias"][0] if _folds(spec) else 0.0)
-    return [pack_matrix24(_through_hidden(slot, spec, tensors)) for slot in weight], bias
+class _Matrices:
+    """Packs a model's matrices in the order in which they are read, and remembers where each begins."""
+
+    def __init__(self, spec: SampleRnnSpec, tensors: Tensors, packings: Scheme) -> None:
+        self.spec, self.tensors, self.packings = spec, tensors, packings
+        self.store = Store()
+        layers = (spec.tiers, spec.rnn_layers)
+        self.expand_at = np.full(spec.tiers, -1, np.int64)
+        self.input_at, self.direct_at, self.recurrent_at, self.candidate_at, self.skip_at = (
+            np.full(layers, -1, np.int64) for _ in range(5)
+        )
+        self.slot_at: list[int] = []
+        for tier in range(spec.tiers):
+            self._add_tier(tier)
+        self.table_at = self.store.add(_code_table(spec, tensors), packings.table)
+        self.side_at = self._add(_through_hidden(_side_weight(spec, tensors), spec, tensors))
+        left = tensors["hidden_weight"][1 if _folds(spec) else 0 :]
+        self.hidden_at = np.array([self._add(weight) for weight in left], np.int64)
+        self.output_at = self._add(tensors["output_weight"])
+
+    def _add(self, weight: NDArray[np.floating]) -> int:  # type: ignore[type-arg]
+        return self.store.add(weight, self.packings.matrix)
+
+    def _add_tier(self, tier: int) -> None:
+        spec, tensors = self.spec, self.tensors
+        if spec.expands(tier):
+            self.expand_at[tier] = self._add(tensors[f"tier{tier}.expand_weight"])
+        for layer in range(spec.rnn_layers):
+            self._add_inputs(tier, layer)
+            self._add_recurrent(tier, layer)
+        for layer in range(spec.rnn_layers if spec.skips != "none" else 0):
+            self.skip_at[tier, layer] = self._add(tensors[f"tier{tier}.skip_weight"][layer])
+        for slot in tensors[f"tier{tier}.upsample_weight"]:
+            last = tier == spec.tiers - 1
+            self.slot_at.append(self._add(_through_hidden(slot, spec, tensors) if last else slot))
+
+    def _add_inputs(self, tier: int, layer: int) -> None:
+        weight = self.tensors[f"tier{tier}.rnn{layer}.input_weight"]
+        if layer == 0 and self.spec.skips == "prism":  # its input twice: one product with the sum
+            weight = np.sum(np.split(weight.astype(np.float64), 2), 0)
+        below = weight if layer == 0 else weight[: self.spec.dim]
+        self.input_at[tier, layer] = self._add(np.concatenate(_reorder(below, self.spec), -1))
+        if layer > 0 and self.spec.skips == "mehri":
+            direct = _reorder(weight[self.spec.dim :], self.spec)
+            self.direct_at[tier, layer] = self._add(np.concatenate(direct, -1))
+
+    def _add_recurrent(self, tier: int, layer: int) -> None:
+        gates = _reorder(self.tensors[f"tier{tier}.rnn{layer}.recurrent_weight"], self.spec)
+        direct = 2 if _KIND.get(self.spec.cell) == GRU_RESET_BEFORE else len(gates)
+        self.recurrent_at[tier, layer] = self._add(np.concatenate(gates[:direct], -1))
+        if direct < len(gates):
+            self.candidate_at[tier, layer] = self._add(gates[direct])
 
 
-def _code_table(spec: SampleRnnSpec, tensors: Tensors) -> Floats:
+def _biases(spec: SampleRnnSpec, tensors: Tensors, part: str) -> Floats:
+    """Every layer's biases of one kind, zeros where the cell has none."""
+    nothing = np.zeros(spec.gates * spec.dim, np.float32)
+    layers = [f"tier{tier}.rnn{layer}" for tier in range(spec.tiers) for layer in range(spec.rnn_layers)]
+    return flatten(
+        *(gate for name in layers for gate in _reorder(tensors.get(f"{name}.{part}", nothing), spec))
+    )
+
+
+def _slot_biases(spec: SampleRnnSpec, tensors: Tensors) -> Floats:
+    """A bias for each slot, with all that is added wherever the slot is."""
+    parts = []
+    for tier in range(spec.tiers):
+        bias = np.zeros((spec.slots[tier], spec.dim)) + tensors.get(
+            f"tier{tier}.upsample_bias", np.float32(0)
+        )
+        if tier < spec.tiers - 1:
+            bias = bias + tensors[f"tier{tier + 1}.expand_bias"]
+        else:
+            bias = _through_hidden(bias, spec, tensors) + (tensors["hidden_bias"][0] if _folds(spec) else 0.0)
+        parts.append(pad(bias))
+    return flatten(*parts)
+
+
+def _code_table(spec: SampleRnnSpec, tensors: Tensors) -> NDArray[np.float32]:
     embedding = tensors["embedding"].astype(np.float64)
-    rows = [pad(_through_hidden(embedding @ weight, spec, tensors)) for weight in tensors["input_weight"]]
-    return flatten(*rows)
+    rows = [_through_hidden(embedding @ weight, spec, tensors) for weight in tensors["input_weight"]]
+    return np.concatenate(rows).astype(np.float32)
+
+
+def _side_weight(spec: SampleRnnSpec, tensors: Tensors) -> NDArray[np.float32]:
+    return tensors.get("side_weight", np.zeros((0, spec.dim), np.float32))
 
 
 def _rest(spec: SampleRnnSpec, tensors: Tensors) -> Floats:
@@ -266,279 +278,363 @@ def _rest(spec: SampleRnnSpec, tensors: Tensors) -> Floats:
     return flatten(pad(rest))
 
 
-def pack(spec: SampleRnnSpec, tensors: Tensors) -> SampleRnnWeights:
-    """Lay a checkpoint's tensors out for stepping. Dialects are told apart here, not by the sample."""
-    tiers = range(spec.tiers)
-    layers, (expand, expand_at) = _Layers(spec, tensors), _expands(spec, tensors)
-    slots = [_slots(spec, tensors, tier) for tier in tiers]
-    skips = [tensors[f"tier{tier}.skip_weight"] for tier in tiers if spec.skips != "none"]
-    skip_bias = [pad(tensors[f"tier{tier}.skip_bias"]) for tier in tiers if spec.skips != "none"]
-    hidden = slice(1 if _folds(spec) else 0, None)
-    side = tensors.get("side_weight", np.zeros((0, spec.dim), np.float32))
+def pack(spec: SampleRnnSpec, tensors: Tensors, precision: str = "fp32") -> SampleRnnWeights:
+    """Lay a checkpoint's tensors out for stepping. Dialects are told apart here, not by the sample.
+
+    precision: as `precision.resolve` gives it.
+    """
+    packed = _Matrices(spec, tensors, scheme(precision, spec.parameters))
+    skip_bias = [pad(tensors[f"tier{t}.skip_bias"]) for t in range(spec.tiers) if spec.skips != "none"]
     start_bias = tensors["tier0.expand_bias"] if spec.expand_top else np.zeros(spec.dim)
     return SampleRnnWeights(
         levels=spec.levels,
         dim=padded(spec.dim),
         cell=_KIND.get(spec.cell, LSTM),
         gates=spec.gates,
-        square=size24(padded(spec.dim), padded(spec.dim)),
         layers=spec.rnn_layers,
-        hidden=len(tensors["hidden_weight"][hidden]),
+        hidden=len(packed.hidden_at),
         side=padded(spec.side),
         code_scale=np.float32(spec.levels / 2),
         frames=np.array(spec.frames, np.int64),
         slots=np.array(spec.slots, np.int64),
-        expand_weight=flatten_bytes(*expand),
-        expand_at=expand_at,
+        matrices=packed.store.bytes(),
+        expand_at=packed.expand_at,
         start_bias=pad(start_bias),
-        input_weight=flatten_bytes(*layers.input),
-        input_at=layers.input_at,
-        direct_weight=flatten_bytes(*layers.direct),
-        direct_at=layers.direct_at,
-        bias=flatten(*layers.bias),
-        recurrent_weight=flatten_bytes(*layers.recurrent),
-        candidate_bias=flatten(*layers.candidate_bias),
+        input_at=packed.input_at,
+        direct_at=packed.direct_at,
+        bias=_biases(spec, tensors, "bias"),
+        recurrent_at=packed.recurrent_at,
+        recurrent_bias=_biases(spec, tensors, "recurrent_bias"),
+        candidate_at=packed.candidate_at,
         rest=_rest(spec, tensors),
-        skip_weight=flatten_bytes(*(pack_matrix24(weight) for tier in skips for weight in tier)),
+        skip_at=packed.skip_at,
         skip_bias=flatten(*skip_bias),
-        slot_weight=flatten_bytes(*(weight for weights, _ in slots for weight in weights)),
-        slot_bias=flatten(*(pad(bias) for _, bias in slots)),
-        slot_at=np.cumsum([0, *spec.slots[:-1]], dtype=np.int64),
-        table=_code_table(spec, tensors),
-        side_weight=pack_matrix(_through_hidden(side, spec, tensors)),
-        hidden_weight=flatten(*map(pack_matrix, tensors["hidden_weight"][hidden])),
-        hidden_bias=flatten(pad(tensors["hidden_bias"][hidden])),
-        output_weight=pack_matrix(tensors["output_weight"]),
+        slot_at=np.array(packed.slot_at, np.int64),
+        slot_bias=_slot_biases(spec, tensors),
+        first_slot=np.cumsum([0, *spec.slots[:-1]], dtype=np.int64),
+        table_at=packed.table_at,
+        side_at=packed.side_at,
+        hidden_at=packed.hidden_at,
+        hidden_bias=flatten(pad(tensors["hidden_bias"][1 if _folds(spec) else 0 :])),
+        output_at=packed.output_at,
         output_bias=pad(tensors["output_bias"]),
     )
 
 
-def new_state(weights: SampleRnnWeights) -> SampleRnnState:
-    """A state of rest."""
+def new_state(weights: SampleRnnWeights, voices: int = 1) -> SampleRnnState:
+    """A state of rest for some voices."""
     tiers, dim = len(weights.frames), weights.dim
-    frames = np.array([padded(int(frame)) for frame in weights.frames], np.int64)
+    frames = np.array([padded(int(frame)) for frame in weights.frames], np.int64) * voices
+    window = int(weights.frames[-1])
     state = SampleRnnState(
         position=np.zeros(1, np.int64),
-        codes=np.zeros(weights.frames[0], np.int64),
+        codes=np.zeros(weights.frames[0] * voices, np.int64),
         ran=np.zeros(tiers, np.int64),
-        h=zeros(tiers * weights.layers * dim),
-        c=zeros(tiers * weights.layers * dim),
-        outputs=zeros(tiers * dim),
+        h=zeros(tiers * weights.layers * voices * dim),
+        c=zeros(tiers * weights.layers * voices * dim),
+        outputs=zeros(tiers * voices * dim),
         frame=zeros(int(frames.sum())),
         frame_at=np.cumsum(frames) - frames,
-        y=zeros(dim),
-        pre=zeros(weights.gates * dim),
-        candidate=zeros(dim),
+        y=zeros(voices * dim),
+        pre=zeros(voices * weights.gates * dim),
+        recurrent=zeros(voices * weights.gates * dim),
+        reset=zeros(voices * dim),
+        candidate=zeros(voices * dim),
         side=zeros(weights.side),
-        sum=zeros(dim),
-        other=zeros(dim),
-        rows=np.zeros(dim, np.int64),
-        output=zeros(weights.output_bias.size),
-        logits=zeros(weights.levels),
+        sum=zeros(voices * dim),
+        other=zeros(voices * dim),
+        window=Nonzero(flatten(np.ones(window)), np.zeros(window, np.int32), np.array([window])),
+        nonzero=Nonzero(zeros(dim), np.zeros(dim, np.int32), np.zeros(1, np.int64)),
+        output=zeros(voices * weights.output_bias.size),
+        logits=zeros(voices * weights.levels),
     )
     reset(weights, state)
     return state
 
 
+def bytes_read(weights: SampleRnnWeights) -> float:
+    """Bytes of weights that a sample reads on average."""
+
+    def sizes(places: NDArray[np.int64]) -> int:
+        return sum(size(weights.matrices, int(at)) for at in places.ravel() if at >= 0)
+
+    total = 0.0
+    for tier, frame in enumerate(weights.frames):
+        first = weights.first_slot[tier]
+        slots = weights.slot_at[first : first + weights.slots[tier]]
+        own = (
+            weights.input_at,
+            weights.direct_at,
+            weights.recurrent_at,
+            weights.candidate_at,
+            weights.skip_at,
+        )
+        frame_bytes = sum(sizes(places[tier]) for places in own) + sizes(weights.expand_at[tier : tier + 1])
+        total += (frame_bytes + sizes(slots)) / int(frame)
+    rows = size(weights.matrices, weights.table_at) / weights.levels  # one of each place's
+    return total + rows + sizes(weights.hidden_at) + size(weights.matrices, weights.output_at)
+
+
+@inner
+def _voices(state: SampleRnnState) -> int:
+    return len(state.sum) // len(state.nonzero.values)
+
+
 @compiled
 def reset(weights: SampleRnnWeights, state: SampleRnnState) -> None:
     """Take a state back to rest: h0 in every layer, the middle code in every place before the first."""
-    dim = weights.dim
+    weights, state = borrowed(weights), borrowed(state)
+    dim, voices = weights.dim, _voices(state)
     state.position[0] = 0
     state.codes[:] = weights.levels // 2
     state.ran[:] = -1
     for layer in range(len(weights.frames) * weights.layers):
-        for i in range(dim):
-            state.h[layer * dim + i] = weights.rest[2 * layer * dim + i]
-            state.c[layer * dim + i] = weights.rest[(2 * layer + 1) * dim + i]
+        for voice in range(voices):
+            at = (layer * voices + voice) * dim
+            for i in range(dim):
+                state.h[at + i] = weights.rest[2 * layer * dim + i]
+                state.c[at + i] = weights.rest[(2 * layer + 1) * dim + i]
 
 
 @inner
 def _read_frame(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> Floats:
-    """The codes just before the position, scaled: (padded(F),)."""
-    length, size = weights.frames[tier], len(state.codes)
-    width = (length + 15) // 16 * 16
-    frame: Floats = span(state.frame, state.frame_at[tier], width)
+    """The codes just before the position, scaled: (B, padded(F))."""
+    length, voices = weights.frames[tier], _voices(state)
+    width, size = (length + 15) // 16 * 16, len(state.codes) // voices
+    frame: Floats = span(state.frame, state.frame_at[tier], voices * width)
     for i in range(length):
-        code = np.float32(state.codes[(state.position[0] - length + i) % size])
-        frame[i] = _TWO * (code / weights.code_scale - _ONE)
+        at = (state.position[0] - length + i) % size * voices
+        for voice in range(voices):
+            code = np.float32(state.codes[at + voice])
+            frame[voice * width + i] = _TWO * (code / weights.code_scale - _ONE)
     return frame
 
 
 @inner
-def _upsample(weights: SampleRnnWeights, state: SampleRnnState, tier: int, slot: int, out: Floats) -> None:
-    """One slot of a tier's output, its bias included: out (D,)."""
-    dim = weights.dim
-    at = weights.slot_at[tier] + slot
-    weight = tail(weights.slot_weight, at * weights.square)
-    matvec(out, tail(weights.slot_bias, at * dim), weight, span(state.outputs, tier * dim, dim))
+def _multiply(
+    weights: SampleRnnWeights,
+    state: SampleRnnState,
+    crew: Integers,
+    out: Floats,
+    bias: Floats,
+    bias_width: int,
+    at: int,
+    x: Floats,
+) -> None:
+    """`out = bias + x @ matrix` for every voice."""
+    matmat(crew, out, bias, tail(weights.matrices, at), x, _voices(state), bias_width)
 
 
 @inner
-def _read_input(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> Floats:
+def _upsample(
+    weights: SampleRnnWeights, state: SampleRnnState, crew: Integers, tier: int, slot: int, out: Floats
+) -> None:
+    """One slot of a tier's output, its bias included: out (B, D)."""
+    number = weights.first_slot[tier] + slot
+    bias = tail(weights.slot_bias, number * weights.dim)
+    x = span(state.outputs, tier * len(out), len(out))
+    _multiply(weights, state, crew, out, bias, 0, weights.slot_at[number], x)
+
+
+@inner
+def _read_input(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers, tier: int) -> Floats:
     """A tier's input y: its frame, expanded, and the slot from above; of Mehri's slowest tier, the frame."""
     frame = _read_frame(weights, state, tier)
     if weights.expand_at[tier] < 0:
         return frame
-    bias = weights.start_bias
+    bias, bias_width = weights.start_bias, 0
     if tier > 0:
-        bias = state.y
+        bias, bias_width = state.y, weights.dim
         slot = state.position[0] // weights.frames[tier] % weights.slots[tier - 1]
-        _upsample(weights, state, tier - 1, slot, bias)
-    matvec(state.y, bias, tail(weights.expand_weight, weights.expand_at[tier]), frame)
+        _upsample(weights, state, crew, tier - 1, slot, bias)
+    _multiply(weights, state, crew, state.y, bias, bias_width, weights.expand_at[tier], frame)
     return state.y
 
 
 @inner
-def _run_gru_reset_after(pre: Floats, candidate: Floats, h: Floats) -> None:
-    """Gates pre (3 D,) = [r, z, n], n without its recurrent part, which is in candidate (D,)."""
+def _run_gru_reset_after(pre: Floats, recurrent: Floats, h: Floats) -> None:
+    """Gates pre and recurrent (3 D,) = [r, z, n]."""
     dim = len(h)
     for i in range(dim):
-        r, z = sigmoid(pre[i]), sigmoid(pre[dim + i])
-        n = tanh(pre[2 * dim + i] + r * candidate[i])
+        r, z = sigmoid(pre[i] + recurrent[i]), sigmoid(pre[dim + i] + recurrent[dim + i])
+        n = tanh(pre[2 * dim + i] + r * recurrent[2 * dim + i])
         h[i] = n + z * (h[i] - n)
 
 
 @inner
-def _reset_gate(pre: Floats, candidate: Floats, h: Floats) -> None:
+def _reset_gate(pre: Floats, recurrent: Floats, h: Floats, out: Floats) -> None:
     for i in range(len(h)):
-        candidate[i] = sigmoid(pre[i]) * h[i]
+        out[i] = sigmoid(pre[i] + recurrent[i]) * h[i]
 
 
 @inner
-def _run_gru_reset_before(pre: Floats, h: Floats) -> None:
-    """Gates pre (3 D,) = [r, z, n], complete."""
+def _run_gru_reset_before(pre: Floats, recurrent: Floats, candidate: Floats, h: Floats) -> None:
+    """Gates pre (3 D,) = [r, z, n], recurrent (2 D,) = [r, z], candidate (D,) n's recurrent part."""
     dim = len(h)
     for i in range(dim):
-        z, n = sigmoid(pre[dim + i]), tanh(pre[2 * dim + i])
+        z, n = sigmoid(pre[dim + i] + recurrent[dim + i]), tanh(pre[2 * dim + i] + candidate[i])
         h[i] = n + z * (h[i] - n)
 
 
 @inner
-def _run_lstm(pre: Floats, h: Floats, c: Floats) -> None:
-    """Gates pre (4 D,) = [i, f, g, o]."""
+def _run_lstm(pre: Floats, recurrent: Floats, h: Floats, c: Floats) -> None:
+    """Gates pre and recurrent (4 D,) = [i, f, g, o]."""
     dim = len(h)
     for i in range(dim):
-        kept = sigmoid(pre[dim + i]) * c[i]
-        c[i] = kept + sigmoid(pre[i]) * tanh(pre[2 * dim + i])
-        h[i] = sigmoid(pre[3 * dim + i]) * tanh(c[i])
+        kept = sigmoid(pre[dim + i] + recurrent[dim + i]) * c[i]
+        g = tanh(pre[2 * dim + i] + recurrent[2 * dim + i])
+        c[i] = kept + sigmoid(pre[i] + recurrent[i]) * g
+        h[i] = sigmoid(pre[3 * dim + i] + recurrent[3 * dim + i]) * tanh(c[i])
 
 
 @inner
-def _run_cell(weights: SampleRnnWeights, state: SampleRnnState, index: int) -> None:
-    """One step of a layer, numbered through all tiers, from its input's part of the gates in state.pre."""
-    dim = weights.dim
-    pre, candidate = state.pre, state.candidate
-    h = span(state.h, index * dim, dim)
-    recurrent = tail(weights.recurrent_weight, index * weights.gates * weights.square)
-    if weights.cell == LSTM:
-        matvec(pre, pre, recurrent, h)
-        _run_lstm(pre, h, span(state.c, index * dim, dim))
+def _run_cell(
+    weights: SampleRnnWeights, state: SampleRnnState, crew: Integers, tier: int, layer: int
+) -> None:
+    """One step of a layer, from its input's part of the gates in state.pre."""
+    dim, width, voices = weights.dim, weights.gates * weights.dim, _voices(state)
+    index = tier * weights.layers + layer
+    h = span(state.h, index * voices * dim, voices * dim)
+    c = span(state.c, index * voices * dim, voices * dim)
+    bias = tail(weights.recurrent_bias, index * width)
+    _multiply(weights, state, crew, state.recurrent, bias, 0, weights.recurrent_at[tier, layer], h)
+    if weights.cell == GRU_RESET_BEFORE:
+        for v in range(voices):
+            pre, recurrent = span(state.pre, v * width, width), span(state.recurrent, 2 * v * dim, 2 * dim)
+            _reset_gate(pre, recurrent, span(h, v * dim, dim), span(state.reset, v * dim, dim))
+        at = weights.candidate_at[tier, layer]
+        _multiply(weights, state, crew, state.candidate, tail(bias, 2 * dim), 0, at, state.reset)
+        for v in range(voices):
+            pre, recurrent = span(state.pre, v * width, width), span(state.recurrent, 2 * v * dim, 2 * dim)
+            candidate = span(state.candidate, v * dim, dim)
+            _run_gru_reset_before(pre, recurrent, candidate, span(h, v * dim, dim))
         return
-    both = span(pre, 0, 2 * dim)
-    own = tail(recurrent, 2 * weights.square)
-    matvec(both, both, recurrent, h)
-    if weights.cell == GRU_RESET_AFTER:
-        matvec(candidate, tail(weights.candidate_bias, index * dim), own, h)
-        _run_gru_reset_after(pre, candidate, h)
-    else:
-        _reset_gate(pre, candidate, h)
-        last = span(pre, 2 * dim, dim)
-        matvec(last, last, own, candidate)
-        _run_gru_reset_before(pre, h)
+    for v in range(voices):
+        pre, recurrent = span(state.pre, v * width, width), span(state.recurrent, v * width, width)
+        own = span(h, v * dim, dim)
+        if weights.cell == LSTM:
+            _run_lstm(pre, recurrent, own, span(c, v * dim, dim))
+        else:
+            _run_gru_reset_after(pre, recurrent, own)
 
 
 @inner
-def _run_tier(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> None:
+def _run_tier(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers, tier: int) -> None:
     """Run a tier's layers on its due frame and leave its output for the slots."""
-    y, dim, width = _read_input(weights, state, tier), weights.dim, weights.gates * weights.dim
-    x = y
+    y, width = _read_input(weights, state, crew, tier), weights.gates * weights.dim
+    x, size = y, len(state.y)
     for layer in range(weights.layers):
         index = tier * weights.layers + layer
-        weight = tail(weights.input_weight, weights.input_at[tier, layer])
-        matvec(state.pre, tail(weights.bias, index * width), weight, x)
-        if weights.direct_at[tier, layer] >= 0:
-            direct = tail(weights.direct_weight, weights.direct_at[tier, layer])
-            matvec(state.pre, state.pre, direct, y)
-        _run_cell(weights, state, index)
-        x = span(state.h, index * dim, dim)
-    _write_output(weights, state, tier)
+        bias = tail(weights.bias, index * width)
+        _multiply(weights, state, crew, state.pre, bias, 0, weights.input_at[tier, layer], x)
+        direct = weights.direct_at[tier, layer]
+        if direct >= 0:
+            _multiply(weights, state, crew, state.pre, state.pre, width, direct, y)
+        _run_cell(weights, state, crew, tier, layer)
+        x = span(state.h, index * size, size)
+    _write_output(weights, state, crew, tier)
 
 
 @inner
-def _write_output(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> None:
+def _write_output(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers, tier: int) -> None:
     """The sum of all layers' skips; without skips, the last layer."""
-    dim, layers = weights.dim, weights.layers
-    out = span(state.outputs, tier * dim, dim)
-    if len(weights.skip_weight) == 0:
-        h = span(state.h, ((tier + 1) * layers - 1) * dim, dim)
-        for i in range(dim):
+    dim, layers, size = weights.dim, weights.layers, len(state.y)
+    out = span(state.outputs, tier * size, size)
+    if weights.skip_at[tier, 0] < 0:
+        h = span(state.h, ((tier + 1) * layers - 1) * size, size)
+        for i in range(size):
             out[i] = h[i]
         return
-    bias = tail(weights.skip_bias, tier * dim)
-    for index in range(tier * layers, (tier + 1) * layers):
-        matvec(
-            out,
-            bias,
-            tail(weights.skip_weight, index * weights.square),
-            span(state.h, index * dim, dim),
-        )
-        bias = out
+    bias, bias_width = tail(weights.skip_bias, tier * dim), 0
+    for layer in range(layers):
+        h = span(state.h, (tier * layers + layer) * size, size)
+        _multiply(weights, state, crew, out, bias, bias_width, weights.skip_at[tier, layer], h)
+        bias, bias_width = out, dim
 
 
 @inner
-def _run_due_tiers(weights: SampleRnnWeights, state: SampleRnnState) -> None:
+def _run_due_tiers(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers) -> None:
     position = state.position[0]
     for tier in range(len(weights.frames)):
         if position % weights.frames[tier] == 0 and state.ran[tier] != position:
-            _run_tier(weights, state, tier)
+            _run_tier(weights, state, crew, tier)
             state.ran[tier] = position
 
 
 @inner
-def _sum_window(weights: SampleRnnWeights, state: SampleRnnState, side: Floats) -> None:
+def _sum_window(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew: Integers) -> None:
     """The perceptron's sum: the slot, the table's rows for the window, the side input."""
-    window, dim, size = weights.frames[-1], weights.dim, len(state.codes)
-    _upsample(weights, state, len(weights.frames) - 1, state.position[0] % window, state.sum)
-    for place in range(window):
-        code = state.codes[(state.position[0] - window + place) % size]
-        row = span(weights.table, (place * weights.levels + code) * dim, dim)
-        for i in range(dim):
-            state.sum[i] += row[i]
-    if weights.side > 0:
-        for i in range(len(side)):
-            state.side[i] = side[i]
-        matvec(state.sum, state.sum, weights.side_weight, state.side)
+    window, dim, voices = weights.frames[-1], weights.dim, _voices(state)
+    size, table = len(state.codes) // voices, tail(weights.matrices, weights.table_at)
+    _upsample(weights, state, crew, len(weights.frames) - 1, state.position[0] % window, state.sum)
+    for voice in range(voices):
+        total = span(state.sum, voice * dim, dim)
+        for place in range(window):
+            at = (state.position[0] - window + place) % size
+            code = state.codes[at * voices + voice]
+            state.window.rows[place] = np.int32(place * weights.levels + code)
+        matvec_sparse(crew, total, total, table, total, state.window)
+        if weights.side > 0:
+            own = len(side) // voices
+            for i in range(own):
+                state.side[i] = side[voice * own + i]
+            matvec(crew, total, total, tail(weights.matrices, weights.side_at), state.side)
+
+
+@inner
+def _multiply_positive(
+    weights: SampleRnnWeights,
+    state: SampleRnnState,
+    crew: Integers,
+    out: Floats,
+    bias: Floats,
+    at: int,
+    x: Floats,
+) -> None:
+    """`out = bias + relu(x) @ matrix` for every voice; of a single one only the rows that count are read."""
+    if _voices(state) == 1:
+        state.nonzero.count[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
+        matvec_sparse(crew, out, bias, tail(weights.matrices, at), x, state.nonzero)
+    else:
+        relu(x)
+        _multiply(weights, state, crew, out, bias, 0, at, x)
 
 
 @compiled
-def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats) -> None:
-    """Compute the next code's logits into ``state.logits``. side (V,): known before that code."""
-    _run_due_tiers(weights, state)
-    _sum_window(weights, state, side)
-    dim = weights.dim
+def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew: Integers) -> None:
+    """Compute the next codes' logits into ``state.logits``. side (B V,): known before those codes."""
+    weights, state = borrowed(weights), borrowed(state)
+    _run_due_tiers(weights, state, crew)
+    _sum_window(weights, state, side, crew)
     x, other = state.sum, state.other
-    count = relu(x, state.rows)
     for layer in range(weights.hidden):
-        weight = tail(weights.hidden_weight, layer * dim * dim)
-        matvec_rows(other, tail(weights.hidden_bias, layer * dim), weight, x, state.rows, count)
-        count = relu(other, state.rows)
+        bias = tail(weights.hidden_bias, layer * weights.dim)
+        _multiply_positive(weights, state, crew, other, bias, weights.hidden_at[layer], x)
         x, other = other, x
-    matvec_rows(state.output, weights.output_bias, weights.output_weight, x, state.rows, count)
-    for i in range(len(state.logits)):
-        state.logits[i] = state.output[i]
+    _multiply_positive(weights, state, crew, state.output, weights.output_bias, weights.output_at, x)
+    levels, width = weights.levels, len(weights.output_bias)
+    for voice in range(_voices(state)):
+        for i in range(levels):
+            state.logits[voice * levels + i] = state.output[voice * width + i]
 
 
 @compiled
-def push(weights: SampleRnnWeights, state: SampleRnnState, code: int) -> None:
-    """Append a code, 0 to Q - 1. `advance` must have been called for the position; to append many, `feed`."""
-    state.codes[state.position[0] % len(state.codes)] = code
+def push(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers) -> None:
+    """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
+    state = borrowed(state)
+    at = state.position[0] * len(codes) % len(state.codes)
+    for voice in range(len(codes)):
+        state.codes[at + voice] = codes[voice]
     state.position[0] += 1
 
 
 @compiled
-def feed(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers, sides: Floats) -> None:
-    """Append codes (T,) that are given: as `advance` and `push` for each, without the perceptron."""
-    for i in range(len(codes)):
-        _run_due_tiers(weights, state)
-        push(weights, state, codes[i])
+def feed(
+    weights: SampleRnnWeights, state: SampleRnnState, codes: Integers, sides: Floats, crew: Integers
+) -> None:
+    """Append codes (T B,) that are given: as `advance` and `push` for each, without the perceptron."""
+    weights, state = borrowed(weights), borrowed(state)
+    voices = _voices(state)
+    for start in range(0, len(codes), voices):
+        _run_due_tiers(weights, state, crew)
+        push(weights, state, span(codes, start, voices))

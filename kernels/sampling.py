@@ -15,7 +15,7 @@ import numpy as np
 
 from streamer.kernels.compiling import compiled, inner, inner_sum
 from streamer.kernels.nonlinear import bits_float, exp, float_bits
-from streamer.kernels.simd import Floats
+from streamer.kernels.packing import Floats
 
 _NOTHING = np.float32(-np.inf)
 _ZERO, _ONE = np.float32(0), np.float32(1)

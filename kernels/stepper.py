@@ -7,6 +7,7 @@ of code t + 1: rows here are one later.)
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from streamer.kernels import cache, dispatch, wavenet
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import State, Weights, advance, feed, push
+from streamer.kernels.precision import PRECISIONS as PRECISIONS
+from streamer.kernels.precision import resolve
+from streamer.kernels.products import Helpers, new_crew
 from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import sample
+from streamer.kernels.views import span
 from streamer.kernels.wavenet import WaveNetState, WaveNetWeights
 from streamer.models.errors import SpecError
 from streamer.models.specs import Spec, WaveNetSpec
@@ -30,6 +35,7 @@ Codes = NDArray[np.int64]
 def _generate(
     weights: Any,
     state: Any,
+    crew: Any,
     codes: Any,
     sides: Any,
     scratch: Any,
@@ -38,43 +44,67 @@ def _generate(
     top_k: int,
     top_p: float,
 ) -> None:
-    """Fill codes (T,); keys: seed, voice."""
-    for i in range(len(codes)):
-        advance(weights, state, sides[i])
-        u = uniform(keys[0], keys[1], state.position[0])
-        codes[i] = sample(state.logits, scratch, temperature, top_k, top_p, u)
-        push(weights, state, codes[i])
+    """Fill codes (T B,), sides (T, B V); keys: seed, the first voice."""
+    levels = len(scratch)
+    voices = len(state.logits) // levels
+    for i in range(len(codes) // voices):
+        advance(weights, state, sides[i], crew)
+        for v in range(voices):
+            u = uniform(keys[0], keys[1] + v, state.position[0])
+            logits = span(state.logits, v * levels, levels)
+            codes[i * voices + v] = sample(logits, scratch, temperature, top_k, top_p, u)
+        push(weights, state, span(codes, i * voices, voices))
 
 
 @compiled
-def _teacher_force(weights: Any, state: Any, codes: Any, sides: Any, logits: Any) -> None:
-    """Fill logits (T, Q) while appending codes (T,)."""
-    for i in range(len(codes)):
-        advance(weights, state, sides[i])
+def _teacher_force(weights: Any, state: Any, crew: Any, codes: Any, sides: Any, logits: Any) -> None:
+    """Fill logits (T, B Q) while appending codes (T B,)."""
+    voices = len(codes) // max(1, len(logits))
+    for i in range(len(logits)):
+        advance(weights, state, sides[i], crew)
         logits[i] = state.logits
-        push(weights, state, codes[i])
+        push(weights, state, span(codes, i * voices, voices))
 
 
 @compiled
-def _feed(weights: Any, state: Any, codes: Any, sides: Any) -> None:
-    feed(weights, state, codes, sides)
+def _feed(weights: Any, state: Any, crew: Any, codes: Any, sides: Any) -> None:
+    feed(weights, state, codes, sides, crew)
 
 
 class Stepper:
-    """A model and its state. Not safe to use from two threads at once; the GIL is free while it works."""
+    """A model and its state. Not safe to use from two threads at once; the GIL is free while it works.
+
+    Args:
+        spec, tensors: the model, its weights named and shaped as ``spec.tensors()`` says.
+        condition: id or vector (C,), if the model takes any.
+        precision: of `PRECISIONS`; ``stepper.precision`` is what it comes to on this processor.
+        threads: how many multiply; where it is more than one, `close` ends those that help.
+        voices: how many streams share the weights, step by step. Arrays then have an axis for them after
+            time: codes (T, voices), logits (T, voices, Q), sides (T, voices, V).
+
+    Raises:
+        SpecError: tensors or condition do not fit the spec.
+    """
 
     def __init__(
-        self, spec: Spec, tensors: Mapping[str, Floats], condition: int | ArrayLike | None = None
+        self,
+        spec: Spec,
+        tensors: Mapping[str, Floats],
+        condition: int | ArrayLike | None = None,
+        *,
+        precision: str = "fp32",
+        threads: int = 1,
+        voices: int = 1,
     ) -> None:
-        """Pack tensors, named and shaped as ``spec.tensors()`` says. condition: id or vector (C,), if any.
-
-        Raises `SpecError` where tensors or condition do not fit the spec.
-        """
         _check_tensors(spec, tensors)
         self.spec = spec
-        self.weights: Weights = dispatch.pack(spec, tensors)
-        self.state: State = dispatch.new_state(self.weights)
+        self.precision = resolve(precision)
+        self.voices = voices
+        self.weights: Weights = dispatch.pack(spec, tensors, self.precision)
+        self.state: State = dispatch.new_state(self.weights, voices)
+        self.crew = new_crew(threads)
         self._scratch = np.zeros(spec.levels, np.float32)
+        self._end = weakref.finalize(self, Helpers(self.crew).close)
         if condition is not None:
             self.set_condition(condition)
         elif isinstance(spec, WaveNetSpec) and spec.condition:
@@ -84,6 +114,20 @@ class Stepper:
     def position(self) -> int:
         """How many codes there are."""
         return int(self.state.position[0])
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of weights that a sample reads on average, however many voices share them."""
+        return dispatch.bytes_read(self.weights)
+
+    @property
+    def working_set(self) -> int:
+        """Bytes of all weights that are read in turn."""
+        return self.weights.matrices.size
+
+    def close(self) -> None:
+        """End the threads that help; the stepper is of no more use."""
+        self._end()
 
     def reset(self) -> None:
         """Go back to rest, before any code; the condition stays."""
@@ -98,20 +142,21 @@ class Stepper:
     def feed(self, codes: ArrayLike, side: ArrayLike | None = None) -> None:
         """Append codes (T,) that are given, with their side input (T, V): priming."""
         given = self._codes(codes)
-        _feed(self.weights, self.state, given, self._sides(side, len(given)))
+        _feed(self.weights, self.state, self.crew, given.ravel(), self._sides(side, len(given)))
 
     def logits(self, side: ArrayLike | None = None) -> Floats:
         """Logits (Q,) of the next code, given its side input (V,); appends nothing."""
         sides = self._sides(None if side is None else np.asarray(side)[None], 1)
-        dispatch.advance(self.weights, self.state, sides[0])
-        return self.state.logits.copy()
+        dispatch.advance(self.weights, self.state, sides[0], self.crew)
+        return self._shaped(self.state.logits.copy(), self.spec.levels)
 
     def teacher_forced(self, codes: ArrayLike, side: ArrayLike | None = None) -> Floats:
         """Append codes (T,) and return the logits (T, Q) that the model gave for each before seeing it."""
         given = self._codes(codes)
-        logits = np.zeros((len(given), self.spec.levels), np.float32)
-        _teacher_force(self.weights, self.state, given, self._sides(side, len(given)), logits)
-        return logits
+        logits = np.zeros((len(given), self.voices * self.spec.levels), np.float32)
+        sides = self._sides(side, len(given))
+        _teacher_force(self.weights, self.state, self.crew, given.ravel(), sides, logits)
+        return self._shaped(logits, self.spec.levels)
 
     def generate(
         self,
@@ -123,16 +168,20 @@ class Stepper:
         top_p: float = 1.0,
         side: ArrayLike | None = None,
     ) -> Codes:
-        """Draw and append ``count`` codes. What is drawn at a position does not depend on how calls are cut.
+        """Draw and append ``count`` codes (count,).
 
-        temperature: 0 takes the most probable. top_k: 0 is off. top_p: 1 is off. side: (count, V), if the
-        spec has one.
+        What is drawn at a position does not depend on how calls are cut, nor on how many voices or threads
+        there are.
+
+        voice: keys the random numbers; of several voices, it is the first one's. temperature: 0 takes the
+        most probable. top_k: 0 is off. top_p: 1 is off. side: (count, V), if the spec has one.
         """
-        codes = np.zeros(count, np.int64)
+        codes = np.zeros(count * self.voices, np.int64)
         keys = np.array([seed, voice], np.int64)
         settings = float(temperature), int(top_k), float(top_p)
-        _generate(self.weights, self.state, codes, self._sides(side, count), self._scratch, keys, *settings)
-        return codes
+        sides = self._sides(side, count)
+        _generate(self.weights, self.state, self.crew, codes, sides, self._scratch, keys, *settings)
+        return codes if self.voices == 1 else codes.reshape(count, self.voices)
 
     def snapshot(self) -> State:
         """A copy of the state."""
@@ -145,33 +194,46 @@ class Stepper:
     def warm(self) -> None:
         """Compile, or load from disk, all that runs live; the state is left as it was."""
         before = self.snapshot()
-        side = np.zeros((1, self.spec.side), np.float32)
+        side, codes = np.zeros((1, *self._axis, self.spec.side), np.float32), np.zeros((1, *self._axis), int)
         self.generate(1, side=side)
-        self.feed([0], side)
-        self.teacher_forced([0], side)
+        self.feed(codes, side)
+        self.teacher_forced(codes, side)
         self.reset()
         self.restore(before)
         cache.mark_compiled(self.spec.architecture)
 
+    @property
+    def _axis(self) -> tuple[int, ...]:
+        """The axis of the voices, where there are several."""
+        return (self.voices,) if self.voices > 1 else ()
+
+    def _shaped(self, values: Floats, width: int) -> Floats:
+        """Give (.., B width) its axis of voices."""
+        return values.reshape(*values.shape[:-1], *self._axis, width)
+
     def _codes(self, codes: ArrayLike) -> Codes:
         given = np.array(codes, np.int64)
-        if given.ndim != 1:
-            raise ValueError(f"codes have shape {given.shape}: they must be one row of whole numbers")
+        if given.shape[1:] != self._axis or given.ndim == 0:
+            wanted = f"(T, {self.voices})" if self._axis else "one row"
+            raise ValueError(f"codes have shape {given.shape}: they must be {wanted} of whole numbers")
         if given.size and not 0 <= given.min() <= given.max() < self.spec.levels:
             top = self.spec.levels - 1
             raise ValueError(f"codes run from {given.min()} to {given.max()}: they must be from 0 to {top}")
         return given
 
     def _sides(self, side: ArrayLike | None, count: int) -> Floats:
+        """The side input as (T, B V)."""
         width = self.spec.side
         if side is None and width == 0:
             return np.zeros((count, 0), np.float32)
         if side is None:
             raise ValueError(f"this model needs a side input of {width} numbers a sample")
         sides = np.array(side, np.float32)
-        if sides.shape != (count, width):
-            raise ValueError(f"the side input has shape {sides.shape}: it must be {(count, width)}")
-        return sides
+        if sides.shape != (count, *self._axis, width):
+            raise ValueError(
+                f"the side input has shape {sides.shape}: it must be {(count, *self._axis, width)}"
+            )
+        return sides.reshape(count, self.voices * width)
 
 
 def _condition_words(spec: WaveNetSpec) -> str:

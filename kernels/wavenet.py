@@ -5,9 +5,13 @@ d], which wait in the layer's ring, into h_{l+1}[t]. A ring is indexed by absolu
 time moves an index and copies nothing: its length is the layer's reach plus the slack that `new_state` was
 given.
 
-`advance` does the layers for the newest code and then the head; calling it twice changes nothing. `push` only
-appends a code. `feed` does the layers and no head. Before any code, logits are those of an all-zero input
-vector (torch's module has no such row).
+What a layer's older inputs add to its gates is known ahead: for a dilation d, of the next d samples. It is
+computed for a block of min(d, 8) samples at a time, which reads those weights once a block.
+
+A state holds one voice or several, which share the position, and so every reading of a weight. `advance`
+does the layers for the newest codes and then the head; calling it twice changes nothing. `push` only appends
+a code for each voice. `feed` does the layers and no head. Before any code, logits are those of an all-zero
+input vector (torch's module has no such row).
 """
 
 from __future__ import annotations
@@ -19,28 +23,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamer.kernels.compiling import compiled, inner
-from streamer.kernels.nonlinear import gate, relu
-from streamer.kernels.simd import (
-    Floats,
-    flatten,
-    matvec,
-    matvec_rows,
-    pack_matrix,
-    pad,
-    padded,
-    span,
-    tail,
-    zeros,
-)
+from streamer.kernels.nonlinear import gate, relu, relu_sparse
+from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
+from streamer.kernels.precision import scheme
+from streamer.kernels.products import Nonzero, matmat, matvec, matvec_sparse
+from streamer.kernels.views import borrowed, span, tail
 from streamer.models.errors import SpecError
 from streamer.models.specs import WaveNetSpec
 
 Integers = NDArray[np.int64]
 Tensors = Mapping[str, NDArray[np.float32]]
 
+AHEAD = 8
+"""Most samples of which the older inputs' part is computed at once."""
+_NEVER = -(2**62)
+
 
 class WaveNetWeights(NamedTuple):
-    """A WaveNet packed for stepping: widths padded, matrices packed by `pack_matrix`, arrays flat."""
+    """A WaveNet packed for stepping: widths padded, arrays flat.
+
+    All matrices lie in `matrices`; ``..._at`` are where they begin there.
+    """
 
     levels: int
     residual: int
@@ -48,6 +51,7 @@ class WaveNetWeights(NamedTuple):
     gates: int
     """2 D: tanh's half, then sigmoid's."""
     kernel: int
+    """K"""
     taps: int
     """Codes that the input convolution sees."""
     side: int
@@ -57,62 +61,80 @@ class WaveNetWeights(NamedTuple):
     """(L,)"""
     table: Floats
     """(taps, Q, R): what a code adds to layer 0's input, oldest tap first; the newest has the bias."""
-    side_weight: Floats
+    matrices: Bytes
+    side_at: int
     """V -> R"""
-    gate_weight: Floats
-    """(L, K R -> 2 D)"""
+    older_at: Integers
+    """(L,): (K - 1) R -> 2 D, from a layer's older inputs, the oldest first"""
+    newest_at: Integers
+    """(L,): R -> 2 D"""
     gate_bias: Floats
     """(L, 2 D), without conditioning: that is in the state, since voices share weights."""
     condition_weight: Floats
     """(C, L, 2 D), plain"""
     condition_table: Floats
     """(ids, C), plain; empty where the condition is a vector."""
-    residual_weight: Floats
-    """(L - 1, D -> R)"""
+    residual_at: Integers
+    """(L - 1,): D -> R"""
     residual_bias: Floats
     """(L - 1, R)"""
-    skip_weight: Floats
+    skip_at: int
     """L D -> S, the skip scale folded in"""
     skip_bias: Floats
-    output1_weight: Floats
+    output1_at: int
     """S -> A"""
     output1_bias: Floats
-    output2_weight: Floats
+    output2_at: int
     """A -> Q"""
     output2_bias: Floats
 
 
 class WaveNetState(NamedTuple):
-    """All that changes while a WaveNet runs: memory down to `gate_bias`, then scratch of one sample."""
+    """All that changes while a WaveNet runs: memory down to `gate_bias`, then scratch of one sample.
+
+    B voices, each one's numbers together: (.., B, ..) says where.
+    """
 
     position: Integers
     """(1,): how many codes there are."""
     codes: Integers
-    """(taps + slack,), a ring"""
+    """(taps + slack, B), a ring"""
     queues: Floats
-    """Every layer's ring of inputs, one after the other: (lengths[l], R) each."""
+    """Every layer's ring of inputs, one after the other: (lengths[l], B, R) each."""
     starts: Integers
     """(L,): where in `queues` each ring begins."""
     lengths: Integers
     """(L,): how many positions each ring holds."""
+    ahead: Floats
+    """(L, AHEAD, B, 2 D): the gates of a block of samples, as far as older inputs and bias make them."""
+    ahead_at: Integers
+    """(1,): the time of which `ahead` was last used. Any other but the next must have it computed anew."""
     gate_bias: Floats
-    """(L, 2 D), conditioning included."""
-    x: Floats
-    """(K, R): a layer's taps, oldest first; the last is the running residual."""
+    """(L, B, 2 D), conditioning included."""
+    older: Floats
+    """(AHEAD, B, (K - 1) R): a layer's older inputs, the oldest first"""
+    h: Floats
+    """(B, R): the running residual"""
     side: Floats
+    """(V,)"""
     pair: Floats
-    """(2 D,): a layer's gates before the nonlinearity"""
+    """(B, 2 D): a layer's gates before the nonlinearity"""
     z: Floats
-    """(L, D): every layer's output"""
+    """(B, L, D): every layer's output"""
+    narrow: Floats
+    """(B, D): one layer's output"""
     change: Floats
-    """(R,)"""
+    """(B, R)"""
     skip: Floats
+    """(B, S)"""
     hidden: Floats
-    rows: Integers
-    """Where the head's inputs are not zero."""
+    """(B, A)"""
+    nonzero: Nonzero
+    """What a ReLU has left, of a single voice."""
     output: Floats
+    """(B, padded Q)"""
     logits: Floats
-    """(Q,)"""
+    """(B, Q)"""
 
 
 def _pad_halves(halves: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -139,12 +161,36 @@ def _get(tensors: Tensors, name: str, *shape: int) -> NDArray[np.float32]:
     return tensors[name] if name in tensors else np.zeros(shape, np.float32)
 
 
-def pack(spec: WaveNetSpec, tensors: Tensors) -> WaveNetWeights:
-    """Lay a checkpoint's tensors out for stepping. Branches on the spec are taken here, not by the sample."""
+class _Matrices:
+    """Packs a model's matrices in the order in which they are read, and remembers where each begins."""
+
+    def __init__(self, spec: WaveNetSpec, tensors: Tensors, precision: str) -> None:
+        self._packing = scheme(precision, spec.parameters).matrix
+        self.store = Store()
+        self.side_at = self._add(_get(tensors, "side_weight", 0, spec.residual))
+        self.older_at, self.newest_at, self.residual_at = [], [], []
+        for layer in range(spec.layers):
+            weight = _pad_halves(_pad_rows(tensors["gate_weight"][layer], spec.kernel))
+            self.older_at.append(self._add(weight[: -padded(spec.residual)]))
+            self.newest_at.append(self._add(weight[-padded(spec.residual) :]))
+            if layer < spec.layers - 1:
+                self.residual_at.append(self._add(tensors["residual_weight"][layer]))
+        skip = _pad_rows(tensors["skip_weight"], spec.layers) * np.float32(spec.skip_scale)
+        self.skip_at = self._add(skip)
+        self.output1_at = self._add(tensors["output1_weight"])
+        self.output2_at = self._add(tensors["output2_weight"])
+
+    def _add(self, weight: NDArray[np.float32]) -> int:
+        return self.store.add(weight, self._packing)
+
+
+def pack(spec: WaveNetSpec, tensors: Tensors, precision: str = "fp32") -> WaveNetWeights:
+    """Lay a checkpoint's tensors out for stepping. Branches on the spec are taken here, not by the sample.
+
+    precision: as `precision.resolve` gives it.
+    """
     layers, scale = spec.layers, np.float32(spec.skip_scale)
-    gate_weight = [
-        pack_matrix(_pad_halves(_pad_rows(weight, spec.kernel))) for weight in tensors["gate_weight"]
-    ]
+    packed = _Matrices(spec, tensors, precision)
     condition = _pad_halves(_get(tensors, "condition_weight", layers, 0, 2 * spec.gate))
     return WaveNetWeights(
         levels=spec.levels,
@@ -156,49 +202,60 @@ def pack(spec: WaveNetSpec, tensors: Tensors) -> WaveNetWeights:
         residual_scale=np.float32(spec.residual_scale),
         dilations=np.array(spec.dilations, np.int64),
         table=_code_table(spec, tensors),
-        side_weight=pack_matrix(_get(tensors, "side_weight", 0, spec.residual)),
-        gate_weight=flatten(*gate_weight),
+        matrices=packed.store.bytes(),
+        side_at=packed.side_at,
+        older_at=np.array(packed.older_at, np.int64),
+        newest_at=np.array(packed.newest_at, np.int64),
         gate_bias=flatten(_pad_halves(_get(tensors, "gate_bias", layers, 2 * spec.gate))),
         condition_weight=flatten(condition.swapaxes(0, 1)),
         condition_table=flatten(_get(tensors, "condition_embedding", 0)),
-        residual_weight=flatten(*map(pack_matrix, tensors["residual_weight"])),
+        residual_at=np.array(packed.residual_at, np.int64),
         residual_bias=flatten(pad(_get(tensors, "residual_bias", layers - 1, spec.residual))),
-        skip_weight=pack_matrix(_pad_rows(tensors["skip_weight"], layers) * scale),
+        skip_at=packed.skip_at,
         skip_bias=pad(_get(tensors, "skip_bias", spec.skip) * scale),
-        output1_weight=pack_matrix(tensors["output1_weight"]),
+        output1_at=packed.output1_at,
         output1_bias=pad(_get(tensors, "output1_bias", spec.output)),
-        output2_weight=pack_matrix(tensors["output2_weight"]),
+        output2_at=packed.output2_at,
         output2_bias=pad(_get(tensors, "output2_bias", spec.levels)),
     )
 
 
-def new_state(weights: WaveNetWeights, slack: int = 0) -> WaveNetState:
-    """A state of rest, unconditioned. slack: how many samples back a state can still be taken."""
-    layers = len(weights.dilations)
+def new_state(weights: WaveNetWeights, voices: int = 1, slack: int = 0) -> WaveNetState:
+    """A state of rest for some voices, unconditioned. slack: how many samples back it can still be taken."""
+    layers, width = len(weights.dilations), voices * weights.residual
     lengths = (weights.kernel - 1) * weights.dilations + 1 + slack
-    ends = np.cumsum(lengths * weights.residual)
+    ends = np.cumsum(lengths * width)
+    widest = max(weights.skip_bias.size, weights.output1_bias.size)
+    bias = weights.gate_bias.reshape(layers, 1, weights.gates)
     return WaveNetState(
         position=np.zeros(1, np.int64),
-        codes=np.zeros(weights.taps + slack, np.int64),
+        codes=np.zeros((weights.taps + slack) * voices, np.int64),
         queues=zeros(int(ends[-1])),
-        starts=ends - lengths * weights.residual,
+        starts=ends - lengths * width,
         lengths=lengths,
-        gate_bias=flatten(weights.gate_bias),
-        x=zeros(weights.kernel * weights.residual),
+        ahead=zeros(layers * AHEAD * voices * weights.gates),
+        ahead_at=np.full(1, _NEVER),
+        gate_bias=flatten(np.repeat(bias, voices, 1)),
+        older=zeros(AHEAD * (weights.kernel - 1) * width),
+        h=zeros(width),
         side=zeros(weights.side),
-        pair=zeros(weights.gates),
-        z=zeros(layers * weights.gates // 2),
-        change=zeros(weights.residual),
-        skip=zeros(weights.skip_bias.size),
-        hidden=zeros(weights.output1_bias.size),
-        rows=np.zeros(max(weights.skip_bias.size, weights.output1_bias.size), np.int64),
-        output=zeros(weights.output2_bias.size),
-        logits=zeros(weights.levels),
+        pair=zeros(voices * weights.gates),
+        z=zeros(voices * layers * weights.gates // 2),
+        narrow=zeros(voices * weights.gates // 2),
+        change=zeros(width),
+        skip=zeros(voices * weights.skip_bias.size),
+        hidden=zeros(voices * weights.output1_bias.size),
+        nonzero=Nonzero(zeros(widest), np.zeros(widest, np.int32), np.zeros(1, np.int64)),
+        output=zeros(voices * weights.output2_bias.size),
+        logits=zeros(voices * weights.levels),
     )
 
 
 def set_condition(weights: WaveNetWeights, state: WaveNetState, condition: int | ArrayLike) -> None:
-    """Condition a state on an id or a vector (C,) from its next sample on; `SpecError` if it does not fit."""
+    """Condition a state's voices on an id or a vector (C,) from the next sample on.
+
+    Raises `SpecError` if it does not fit.
+    """
     width = weights.condition_weight.size // weights.gate_bias.size
     if not width:
         raise SpecError("this model takes no condition: leave it out")
@@ -211,111 +268,210 @@ def set_condition(weights: WaveNetWeights, state: WaveNetState, condition: int |
         vector = np.asarray(condition, np.float32)
         if vector.shape != (width,):
             raise SpecError(f"condition has shape {vector.shape}: it must be a vector of {width} numbers")
-    state.gate_bias[:] = weights.gate_bias + vector @ weights.condition_weight.reshape(width, -1)
+    bias = weights.gate_bias + vector @ weights.condition_weight.reshape(width, -1)
+    state.gate_bias.reshape(len(weights.dilations), -1, weights.gates)[:] = bias.reshape(-1, 1, weights.gates)
+    state.ahead_at[0] = _NEVER
+
+
+def bytes_read(weights: WaveNetWeights) -> float:
+    """Bytes of weights that a sample reads on average."""
+    matrices = weights.matrices
+    ahead = np.minimum(weights.dilations, AHEAD)
+    older = sum(size(matrices, int(at)) / int(n) for at, n in zip(weights.older_at, ahead, strict=True))
+    every = [
+        *weights.newest_at,
+        *weights.residual_at,
+        weights.skip_at,
+        weights.output1_at,
+        weights.output2_at,
+    ]
+    rows = 4.0 * weights.taps * weights.residual
+    return older + sum(size(matrices, int(at)) for at in every) + rows
+
+
+@inner
+def _voices(weights: WaveNetWeights, state: WaveNetState) -> int:
+    return len(state.h) // weights.residual
 
 
 @compiled
 def reset(weights: WaveNetWeights, state: WaveNetState) -> None:
     """Take a state back to rest; its condition stays."""
+    weights, state = borrowed(weights), borrowed(state)
     state.position[0] = 0
     state.queues[:] = np.float32(0)
+    state.ahead_at[0] = _NEVER
 
 
 @inner
-def _read_input(weights: WaveNetWeights, state: WaveNetState, side: Floats, time: int) -> None:
-    """Put layer 0's input h_0[time] at the end of x. What lies before the first code adds nothing."""
-    width = weights.residual
-    h = span(state.x, (weights.kernel - 1) * width, width)
-    h[:] = np.float32(0)
-    for tap in range(max(0, weights.taps - 1 - time), weights.taps):
-        code = state.codes[(time - weights.taps + 1 + tap) % len(state.codes)]
-        row = span(weights.table, (tap * weights.levels + code) * width, width)
-        for i in range(width):
-            h[i] += row[i]
-    if weights.side > 0 and time >= 0:
-        for i in range(len(side)):
-            state.side[i] = side[i]
-        matvec(h, h, weights.side_weight, state.side)
+def _copy(out: Floats, values: Floats) -> None:
+    for i in range(len(out)):
+        out[i] = values[i]
 
 
 @inner
-def _read_queue(weights: WaveNetWeights, state: WaveNetState, layer: int, time: int) -> None:
-    """Put a layer's older taps before its input in x, and that input into the layer's ring."""
-    width, older, length = weights.residual, weights.kernel - 1, state.lengths[layer]
-    newest = time % length
+def _read_input(
+    weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers, time: int
+) -> None:
+    """Put layer 0's input h_0[time] into h. What lies before the first code adds nothing."""
+    width, voices = weights.residual, _voices(weights, state)
+    length = len(state.codes) // voices
+    state.h[:] = np.float32(0)
+    for voice in range(voices):
+        h = span(state.h, voice * width, width)
+        for tap in range(max(0, weights.taps - 1 - time), weights.taps):
+            code = state.codes[(time - weights.taps + 1 + tap) % length * voices + voice]
+            row = span(weights.table, (tap * weights.levels + code) * width, width)
+            for i in range(width):
+                h[i] += row[i]
+        if weights.side > 0 and time >= 0:
+            own = len(side) // voices
+            _copy(span(state.side, 0, own), span(side, voice * own, own))
+            matvec(crew, h, h, tail(weights.matrices, weights.side_at), state.side)
+
+
+@inner
+def _gather_older(weights: WaveNetWeights, state: WaveNetState, layer: int, time: int, out: Floats) -> None:
+    """The inputs that a layer's older taps see at a time: out (B, (K - 1) R)."""
+    width, older, voices = weights.residual, weights.kernel - 1, _voices(weights, state)
+    length, start = state.lengths[layer], state.starts[layer]
     for tap in range(older):
-        slot = newest - (older - tap) * weights.dilations[layer]
-        row = span(state.queues, state.starts[layer] + (slot if slot >= 0 else slot + length) * width, width)
-        x = span(state.x, tap * width, width)
-        for i in range(width):
-            x[i] = row[i]
-    row = span(state.queues, state.starts[layer] + newest * width, width)
-    h = span(state.x, older * width, width)
-    for i in range(width):
-        row[i] = h[i]
+        slot = (time - (older - tap) * weights.dilations[layer]) % length
+        for voice in range(voices):
+            row = span(state.queues, start + (slot * voices + voice) * width, width)
+            _copy(span(out, (voice * older + tap) * width, width), row)
 
 
 @inner
-def _convolve(weights: WaveNetWeights, state: WaveNetState, layer: int) -> None:
-    """z[layer] from x."""
-    gates, inputs = weights.gates, len(state.x)
-    bias = tail(state.gate_bias, layer * gates)
-    matvec(state.pair, bias, tail(weights.gate_weight, layer * inputs * gates), state.x)
-    gate(span(state.z, layer * gates // 2, gates // 2), state.pair)
+def _look_ahead(
+    weights: WaveNetWeights, state: WaveNetState, crew: Integers, layer: int, time: int
+) -> Floats:
+    """The gates (B, 2 D) at a time as far as older inputs and bias make them.
+
+    They are computed at a block's start, for all of it.
+    """
+    voices, block = _voices(weights, state), min(weights.dilations[layer], AHEAD)
+    width, older = voices * weights.gates, (weights.kernel - 1) * len(state.h)
+    ahead = span(state.ahead, layer * AHEAD * width, AHEAD * width)
+    first = time % block
+    if first == 0 or not 0 <= time - state.ahead_at[0] <= 1:
+        count = block - first
+        bias = span(state.gate_bias, layer * width, width)
+        for i in range(count):
+            _gather_older(weights, state, layer, time + i, span(state.older, i * older, older))
+            _copy(span(ahead, (first + i) * width, width), bias)
+        out = tail(ahead, first * width)
+        matrix = tail(weights.matrices, weights.older_at[layer])
+        matmat(crew, out, out, matrix, state.older, count * voices, weights.gates)
+    return span(ahead, first * width, width)
 
 
 @inner
-def _add_residual(weights: WaveNetWeights, state: WaveNetState, layer: int) -> None:
-    """Turn the end of x from the layer's input into the next layer's."""
-    width, depth = weights.residual, weights.gates // 2
+def _convolve(weights: WaveNetWeights, state: WaveNetState, crew: Integers, layer: int, time: int) -> None:
+    """A layer's output, into `narrow` and into its place in z."""
+    gates, depth, voices = weights.gates, weights.gates // 2, _voices(weights, state)
+    ahead = _look_ahead(weights, state, crew, layer, time)
+    matmat(crew, state.pair, ahead, tail(weights.matrices, weights.newest_at[layer]), state.h, voices, gates)
+    for voice in range(voices):
+        narrow = span(state.narrow, voice * depth, depth)
+        gate(narrow, span(state.pair, voice * gates, gates))
+        _copy(span(state.z, (voice * len(weights.dilations) + layer) * depth, depth), narrow)
+
+
+@inner
+def _keep(state: WaveNetState, layer: int, time: int) -> None:
+    """Put a layer's input h into its ring; what came before the first code is zero to every layer."""
+    if time >= 0:
+        width = len(state.h)
+        slot = time % state.lengths[layer]
+        _copy(span(state.queues, state.starts[layer] + slot * width, width), state.h)
+
+
+@inner
+def _add_residual(weights: WaveNetWeights, state: WaveNetState, crew: Integers, layer: int) -> None:
+    """Turn h from the layer's input into the next layer's."""
+    width, voices = weights.residual, _voices(weights, state)
     bias = tail(weights.residual_bias, layer * width)
-    weight = tail(weights.residual_weight, layer * depth * width)
-    matvec(state.change, bias, weight, span(state.z, layer * depth, depth))
-    h = span(state.x, (weights.kernel - 1) * width, width)
-    for i in range(width):
-        h[i] = (h[i] + state.change[i]) * weights.residual_scale
+    matrix = tail(weights.matrices, weights.residual_at[layer])
+    matmat(crew, state.change, bias, matrix, state.narrow, voices, 0)
+    for i in range(len(state.h)):
+        state.h[i] = (state.h[i] + state.change[i]) * weights.residual_scale
 
 
 @inner
-def _run_layers(weights: WaveNetWeights, state: WaveNetState, side: Floats) -> None:
-    """All that later samples need of the newest code: every layer but the last one's convolution."""
+def _run_layers(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
+    """All that later samples need of the newest codes: every layer but the last one's convolution."""
     time = state.position[0] - 1
-    _read_input(weights, state, side, time)
+    _read_input(weights, state, side, crew, time)
     last = len(weights.dilations) - 1
     for layer in range(last):
-        _read_queue(weights, state, layer, time)
-        _convolve(weights, state, layer)
-        _add_residual(weights, state, layer)
-    _read_queue(weights, state, last, time)
-    if time < 0:  # what came before the first code is a zero vector to every layer
-        state.queues[:] = np.float32(0)
+        _convolve(weights, state, crew, layer, time)
+        _keep(state, layer, time)
+        _add_residual(weights, state, crew, layer)
+    _keep(state, last, time)
+
+
+@inner
+def _multiply_positive(
+    weights: WaveNetWeights,
+    state: WaveNetState,
+    crew: Integers,
+    out: Floats,
+    bias: Floats,
+    at: int,
+    x: Floats,
+) -> None:
+    """`out = bias + relu(x) @ matrix` for every voice; of a single one only the rows that count are read."""
+    matrix, voices = tail(weights.matrices, at), _voices(weights, state)
+    if voices == 1:
+        state.nonzero.count[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
+        matvec_sparse(crew, out, bias, matrix, x, state.nonzero)
+    else:
+        relu(x)
+        matmat(crew, out, bias, matrix, x, voices, 0)
 
 
 @compiled
-def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats) -> None:
-    """Compute the next code's logits into ``state.logits``. side (V,): known once the newest code is."""
-    _run_layers(weights, state, side)
-    _convolve(weights, state, len(weights.dilations) - 1)
-    matvec(state.skip, weights.skip_bias, weights.skip_weight, state.z)
-    count = relu(state.skip, state.rows)
-    matvec_rows(state.hidden, weights.output1_bias, weights.output1_weight, state.skip, state.rows, count)
-    count = relu(state.hidden, state.rows)
-    matvec_rows(state.output, weights.output2_bias, weights.output2_weight, state.hidden, state.rows, count)
-    for i in range(len(state.logits)):
-        state.logits[i] = state.output[i]
+def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
+    """Compute the next codes' logits into ``state.logits``. side (B V,): known once the newest codes are."""
+    weights, state = borrowed(weights), borrowed(state)
+    _run_layers(weights, state, side, crew)
+    time, last, voices = state.position[0] - 1, len(weights.dilations) - 1, _voices(weights, state)
+    _convolve(weights, state, crew, last, time)
+    state.ahead_at[0] = time
+    matmat(crew, state.skip, weights.skip_bias, tail(weights.matrices, weights.skip_at), state.z, voices, 0)
+    _multiply_positive(
+        weights, state, crew, state.hidden, weights.output1_bias, weights.output1_at, state.skip
+    )
+    _multiply_positive(
+        weights, state, crew, state.output, weights.output2_bias, weights.output2_at, state.hidden
+    )
+    levels, width = weights.levels, len(weights.output2_bias)
+    for voice in range(voices):
+        for i in range(levels):
+            state.logits[voice * levels + i] = state.output[voice * width + i]
 
 
 @compiled
-def push(weights: WaveNetWeights, state: WaveNetState, code: int) -> None:
-    """Append a code, 0 to Q - 1. `advance` must have been called for the position; to append many, `feed`."""
-    state.codes[state.position[0] % len(state.codes)] = code
+def push(weights: WaveNetWeights, state: WaveNetState, codes: Integers) -> None:
+    """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
+    state = borrowed(state)
+    at = state.position[0] * len(codes) % len(state.codes)
+    for voice in range(len(codes)):
+        state.codes[at + voice] = codes[voice]
     state.position[0] += 1
 
 
 @compiled
-def feed(weights: WaveNetWeights, state: WaveNetState, codes: Integers, sides: Floats) -> None:
-    """Append codes (T,) that are given, sides (T, V): as `advance` and `push` for each, without the head."""
-    for i in range(len(codes)):
+def feed(
+    weights: WaveNetWeights, state: WaveNetState, codes: Integers, sides: Floats, crew: Integers
+) -> None:
+    """Append codes (T B,) that are given, sides (T, B V): as `advance` and `push`, without the head."""
+    weights, state = borrowed(weights), borrowed(state)
+    voices, last = _voices(weights, state), len(weights.dilations) - 1
+    for i in range(len(codes) // voices):
         if state.position[0] > 0:
-            _run_layers(weights, state, sides[i])
-        push(weights, state, codes[i])
+            _run_layers(weights, state, sides[i], crew)
+            _look_ahead(weights, state, crew, last, state.position[0] - 1)
+            state.ahead_at[0] = state.position[0] - 1
+        push(weights, state, span(codes, i * voices, voices))

@@ -56,19 +56,21 @@ WORDS = 16
 
 
 @compiled
-def _write(weights: Any, state: Any, tape: Any, words: Any, decoding: Any, scratch: Any, count: int) -> None:
-    """Generate samples onto the tape. decoding: amplitudes (Q,), pre-emphasis, voice, side (V,)."""
-    amplitudes, preemphasis, voice, side = decoding
+def _write(
+    weights: Any, state: Any, crew: Any, tape: Any, words: Any, decoding: Any, scratch: Any, count: int
+) -> None:
+    """Generate samples onto the tape. decoding: amplitudes (Q,), pre-emphasis, voice, side (V,), a code (1,)."""
+    amplitudes, preemphasis, voice, side, code = decoding
     wanted, ring = words.view(np.float64), ring_of(tape)
     temperature, top_p = load_acquire(wanted, TEMPERATURE), load_acquire(wanted, TOP_P)
     top_k, seed = int(load_acquire(wanted, TOP_K)), int(load_acquire(wanted, SEED))
     first = load_acquire(tape, WRITE_HEAD)
     last = ring[(first - 1) & (ring.size - 1)]
     for position in range(first, first + count):
-        advance(weights, state, side)
-        code = sample(state.logits, scratch, temperature, top_k, top_p, uniform(seed, voice, position))
+        advance(weights, state, side, crew)
+        code[0] = sample(state.logits, scratch, temperature, top_k, top_p, uniform(seed, voice, position))
         push(weights, state, code)
-        last = np.float32(amplitudes[code] + preemphasis * last)
+        last = np.float32(amplitudes[code[0]] + preemphasis * last)
         put(tape, position, float(last))
     publish(tape, first + count)
 
@@ -84,14 +86,22 @@ def _account(words: Any, elapsed_ns: int, count: int, rate: int) -> None:
 
 @compiled
 def _generate(
-    weights: Any, state: Any, tape: Any, words: Any, decoding: Any, scratch: Any, rate: int, forever: bool
+    weights: Any,
+    state: Any,
+    crew: Any,
+    tape: Any,
+    words: Any,
+    decoding: Any,
+    scratch: Any,
+    rate: int,
+    forever: bool,
 ) -> None:
     """Fill the tape's room; then return, or go on filling it for ever, until attention is asked for."""
     while attention(tape) == 0:
         count = min(room(tape), RUN)
         if count > 0:
             began = monotonic_ns()
-            _write(weights, state, tape, words, decoding, scratch, count)
+            _write(weights, state, crew, tape, words, decoding, scratch, count)
             _account(words, monotonic_ns() - began, count, rate)
         elif forever:
             sleep_us(NAP_US)
@@ -134,7 +144,8 @@ class Voice:
         self._words = aligned_words(WORDS)
         amplitudes = (quantiser.table() / quantiser.scale).astype(np.float32)
         side = np.zeros(spec.side, np.float32)
-        self._decoding = (amplitudes, np.float32(quantiser.preemphasis), number, side)
+        code = np.zeros(1, np.int64)
+        self._decoding = (amplitudes, np.float32(quantiser.preemphasis), number, side, code)
         self._scratch = np.zeros(spec.levels, np.float32)
         self._thread: threading.Thread | None = None
         for control, value in controls.items():
@@ -196,8 +207,8 @@ class Voice:
 
     def _generate(self, forever: bool) -> None:
         stepper, rate = self._stepper, self.checkpoint.sample_rate
-        tape, words, scratch = self.tape.buffer, self._words, self._scratch
-        _generate(stepper.weights, stepper.state, tape, words, self._decoding, scratch, rate, forever)
+        model = (stepper.weights, stepper.state, stepper.crew)
+        _generate(*model, self.tape.buffer, self._words, self._decoding, self._scratch, rate, forever)
 
 
 def _condition(spec: Spec) -> Any:

@@ -5,7 +5,7 @@ import pytest
 
 from streamer.kernels import nonlinear
 from streamer.kernels.compiling import compiled
-from streamer.kernels.simd import pad, zeros
+from streamer.kernels.packing import pad, zeros
 
 _EDGES = [0.0, -0.0, 1e-30, -1e-30, 7.9, 7.91, -7.91, 20.0, -20.0, 87.0, -87.0, 1e30, -1e30, 3.4e38, -3.4e38]
 
@@ -91,18 +91,34 @@ def test_gate_of_zeros_is_zero():
     assert np.array_equal(out, np.zeros(16))
 
 
+def listed(x):
+    values, rows = zeros(x.size), np.zeros(x.size, np.int32)
+    count = nonlinear.relu_sparse(x, values, rows)
+    return rows[:count].tolist(), values[:count]
+
+
 def test_relu_lists_what_is_left():
     x = pad([1.0, -2.0, 0.0, -0.0, np.nan, np.inf, -np.inf, 3.0])
-    rows = np.zeros(16, np.int64)
-    count = nonlinear.relu(x, rows)
-    assert rows[:count].tolist() == [0, 4, 5, 7]
+    rows, values = listed(x)
+    assert rows == [0, 4, 5, 7]
+    assert np.array_equal(values, [1, np.nan, np.inf, 3], equal_nan=True)
     assert np.array_equal(x[:8], [1, 0, 0, 0, np.nan, np.inf, 0, 3], equal_nan=True)
 
 
-def test_relu_can_keep_everything():
-    x, rows = pad(np.ones(16)), np.zeros(16, np.int64)
-    assert nonlinear.relu(x, rows) == 16
-    assert rows.tolist() == list(range(16))
+def test_relu_can_keep_everything_and_nothing():
+    assert listed(pad(np.ones(48)))[0] == list(range(48))
+    assert listed(pad(-np.ones(48)))[0] == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_relus_agree(seed):
+    x = pad(np.random.default_rng(seed).standard_normal(160))
+    dense = x.copy()
+    nonlinear.relu(dense)
+    rows, values = listed(x)
+    assert np.array_equal(x, dense)
+    assert rows == np.flatnonzero(dense).tolist()
+    assert np.array_equal(values, dense[rows])
 
 
 def test_bits_and_back():
