@@ -4,8 +4,9 @@ A sample must read its weights and must do its multiply-adds, so it takes at lea
 
     reading        a loop that only reads, in the order and as often as the model's parts are read: as many
                    bytes in all, a SampleRNN's tiers when their frames are due, on as many threads at once
-    multiplying    the sample's multiply-adds at the peak of its precision's arithmetic on one core, unpacking
-                   of weights included and operands in the nearest cache, times the threads
+    multiplying    the sample's multiply-adds at the peak of its arithmetic on one core, operands in the
+                   nearest cache, over the threads; a weight is unpacked whenever it is read, and serves as
+                   many products as there are voices, or samples ahead
 
 Williams et al. 2009 call it a roofline. A stepper's share of it is this least time over the time it takes.
 """
@@ -22,13 +23,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamer import ceilings
-from streamer.ceilings import GRAIN, Memory
+from streamer.ceilings import ARITHMETIC, GRAIN, Memory, filled_memory, has_arithmetic
+from streamer.kernels.wavenet import AHEAD
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 
 Job = Callable[[int], None]
 
 BYTES_AT_A_TIME = 2**22
 """Read between two looks at the clock."""
+_SIZES = (2**18, 2**20, 2**22, 2**24, 2**26, 2**28)
 
 
 # --- what a sample takes ------------------------------------------------------------------------------------
@@ -39,9 +42,16 @@ class Part:
     """Weights that are read together: one of `sets` of them in turn, every so many samples."""
 
     weights: int
-    """In one set, each used once: by a multiply-add, or in a table's row by an addition."""
-    sets: int
-    every: int
+    """In one set; one of a table's row is used by an addition, the others by multiply-adds."""
+    sets: int = 1
+    every: int = 1
+    vectors: int = 1
+    """That one reading is multiplied with, of one voice."""
+
+    @property
+    def weights_read(self) -> float:
+        """By a sample, on average."""
+        return self.weights / self.every
 
 
 def parts(spec: Spec) -> tuple[Part, ...]:
@@ -51,27 +61,30 @@ def parts(spec: Spec) -> tuple[Part, ...]:
 
 def multiply_adds(spec: Spec) -> float:
     """Multiply-adds of a sample, on average; additions of table rows count, products with zeros too."""
-    return sum(part.weights / part.every for part in parts(spec))
+    return sum(part.weights_read * part.vectors for part in parts(spec))
 
 
 def _wavenet_parts(spec: WaveNetSpec) -> tuple[Part, ...]:
-    table = Part(spec.input_kernel * spec.residual, spec.levels, 1)
-    gates = spec.layers * spec.kernel * spec.residual * 2 * spec.gate
+    tap = spec.residual * 2 * spec.gate
+    # A layer's older inputs are known a dilation ahead: their taps are read once for a block of samples.
+    blocks = [min(dilation, AHEAD) for dilation in spec.dilations]
+    older = [Part((spec.kernel - 1) * tap, every=block, vectors=block) for block in blocks]
     residuals = (spec.layers - 1) * spec.gate * spec.residual
     skips = spec.layers * spec.gate * spec.skip
     head = spec.skip * spec.output + spec.output * spec.levels
-    return table, Part(gates + residuals + skips + head, 1, 1)
+    table = Part(spec.input_kernel * spec.residual, sets=spec.levels)
+    return *older, table, Part(spec.layers * tap + residuals + skips + head)
 
 
 def _samplernn_parts(spec: SampleRnnSpec) -> tuple[Part, ...]:
-    tiers = [Part(_tier_weights(spec, tier), 1, frame) for tier, frame in enumerate(spec.frames)]
+    tiers = [Part(_tier_weights(spec, tier), every=frame) for tier, frame in enumerate(spec.frames)]
     slots = [
         Part(spec.dim**2, count, frame // count) for count, frame in zip(spec.slots, spec.frames, strict=True)
     ]
-    table = Part(spec.frames[-1] * spec.dim, spec.levels, 1)
+    table = Part(spec.frames[-1] * spec.dim, sets=spec.levels)
     folded = 0 if spec.relu_after_sum else 1  # the first hidden layer is part of the table and the slots
     hidden = spec.hidden - folded
-    return *tiers, *slots, table, Part(hidden * spec.dim**2 + spec.dim * spec.levels, 1, 1)
+    return *tiers, *slots, table, Part(hidden * spec.dim**2 + spec.dim * spec.levels)
 
 
 def _tier_weights(spec: SampleRnnSpec, tier: int) -> int:
@@ -100,8 +113,24 @@ def peak(precision: str, seconds: float) -> float:
 def bandwidth(memory: Memory, count: int, threads: int, seconds: float) -> float:
     """Bytes a second that threads read from `count` bytes, each from its share, over and over."""
     share = _grains(count / threads)
-    times = _read_seconds(memory, [Part(share, 1, 1)], threads, seconds)
+    times = _read_seconds(memory, [Part(share)], threads, seconds)
     return threads * share / times
+
+
+def describe(cores: int, seconds: float) -> list[str]:
+    """What this machine can do at best, in words: reading by size, and each precision's arithmetic."""
+    memory = filled_memory(_SIZES[-1])
+    lines = []
+    for threads in sorted({1, cores}):
+        speeds = [bandwidth(memory, size, threads, seconds) / 1e9 for size in _SIZES]
+        told = [
+            f"{speed:.0f} GB/s of {size / 2**20:g} MiB" for speed, size in zip(speeds, _SIZES, strict=True)
+        ]
+        readers = "one core reads" if threads == 1 else f"{threads} cores at once read"
+        lines.append(f"{readers} {', '.join(told)}")
+    peaks = {name: peak(name, seconds) / 1e9 for name in ARITHMETIC if has_arithmetic(name)}
+    told = [f"{speed:.0f} in {name}" for name, speed in peaks.items()]
+    return [*lines, f"one core does 10^9 multiply-adds a second: {', '.join(told)}"]
 
 
 def reference_speed(memory: Memory, threads: int, seconds: float) -> float:
@@ -173,7 +202,8 @@ class Roofline:
     """The least time of one step of a model that is kept, and split over threads, in one way."""
 
     spec: Spec
-    precision: str
+    arithmetic: str
+    """Of `ceilings.ARITHMETIC`."""
     weight_bytes: int
     """Bytes of weights that a step reads, on average."""
     threads: int = 1
@@ -183,27 +213,27 @@ class Roofline:
     @property
     def memory_bytes(self) -> int:
         """How much memory the reading loop needs."""
-        return self.threads * sum(share.weights * share.sets for share in self._shares())
+        return self.threads * sum(share.weights * share.sets for share in self.shares())
 
     def least_seconds(self, memory: Memory, seconds: float) -> float:
         """Measure, for about so many seconds each, how long a step of all voices takes at least."""
-        reading = _read_seconds(memory, self._shares(), self.threads, seconds)
-        peaks = {name: peak(name, seconds) for name in self._arithmetics()}
-        return max(reading, self.multiplying_seconds(peaks))
+        reading = _read_seconds(memory, self.shares(), self.threads, seconds)
+        fresh = peak(self.arithmetic, seconds)
+        again = fresh if self._bare == self.arithmetic else peak(self._bare, seconds)
+        return max(reading, self.multiplying_seconds(fresh, again))
 
-    def multiplying_seconds(self, peaks: dict[str, float]) -> float:
-        """How long the multiply-adds take at these peaks of one core, in multiply-adds a second."""
-        work = multiply_adds(self.spec) * self.voices / self.threads
-        return sum(share * work / peaks[name] for name, share in self._arithmetics().items())
+    def multiplying_seconds(self, fresh: float, again: float) -> float:
+        """How long the multiply-adds take at one core's peaks: with a weight just read, and used again."""
+        readings = sum(part.weights_read for part in parts(self.spec))
+        products = multiply_adds(self.spec) * self.voices
+        return (readings / fresh + (products - readings) / again) / self.threads
 
-    def _arithmetics(self) -> dict[str, float]:
-        """Each arithmetic's share of the multiply-adds: fp32's 24-bit weights are known by their bytes."""
-        if self.precision != "fp32":
-            return {self.precision: 1.0}
-        in_24_bits = min(max(4 - self.weight_bytes / multiply_adds(self.spec), 0.0), 1.0)
-        return {"fp32": 1 - in_24_bits, "fixed24": in_24_bits} if in_24_bits else {"fp32": 1.0}
+    @property
+    def _bare(self) -> str:
+        """The arithmetic that is left once a weight is unpacked."""
+        return "int8dot" if self.arithmetic == "int8dot" else "fp32"
 
-    def _shares(self) -> list[Part]:
+    def shares(self) -> list[Part]:
         """One thread's share of every part, in bytes."""
-        each = self.weight_bytes / multiply_adds(self.spec) / self.threads
+        each = self.weight_bytes / sum(part.weights_read for part in parts(self.spec)) / self.threads
         return [Part(_grains(part.weights * each), part.sets, part.every) for part in parts(self.spec)]

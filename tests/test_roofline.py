@@ -3,30 +3,40 @@
 from dataclasses import replace
 
 import pytest
+from draws import weights_of
 
 from streamer import ceilings, roofline
+from streamer.ceilings import GRAIN
+from streamer.kernels.stepper import Stepper
+from streamer.kernels.wavenet import AHEAD
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 from streamer.roofline import Part, Roofline, multiply_adds, parts
 
-WAVENET = WaveNetSpec((1, 2), residual=16, gate=32, skip=48, output=64, levels=80, input_kernel=2)
+WAVENET = WaveNetSpec((1, 4, 16), residual=16, gate=32, skip=48, output=64, levels=80, input_kernel=2)
 SAMPLERNN = SampleRnnSpec((8, 2), dim=16, rnn_layers=2, levels=32, cell="gru-torch", embedding=4)
 
 
-def test_wavenet_reads_all_but_the_tables_other_rows_for_every_sample() -> None:
-    table = Part(2 * 16, 80, 1)
-    layers = 2 * (2 * 16 * 64) + 32 * 16 + 2 * 32 * 48
-    assert parts(WAVENET) == (table, Part(layers + 48 * 64 + 64 * 80, 1, 1))
+def test_wavenet_reads_older_taps_for_a_block_and_the_rest_for_every_sample() -> None:
+    tap = 16 * 64
+    rest = 3 * tap + 2 * (32 * 16) + 3 * (32 * 48) + 48 * 64 + 64 * 80
+    assert parts(WAVENET) == (
+        Part(tap),
+        Part(tap, every=4, vectors=4),
+        Part(tap, every=AHEAD, vectors=AHEAD),
+        Part(2 * 16, sets=80),
+        Part(rest),
+    )
 
 
 def test_samplernn_reads_a_tier_when_its_frame_is_due() -> None:
     layer = (16 + 16) * 3 * 16
     assert parts(SAMPLERNN) == (
-        Part(8 * 16 + 2 * layer, 1, 8),
-        Part(2 * 16 + 2 * layer, 1, 2),
-        Part(16 * 16, 4, 2),
-        Part(16 * 16, 2, 1),
-        Part(2 * 16, 32, 1),
-        Part(16 * 16 + 16 * 32, 1, 1),
+        Part(8 * 16 + 2 * layer, every=8),
+        Part(2 * 16 + 2 * layer, every=2),
+        Part(16 * 16, sets=4, every=2),
+        Part(16 * 16, sets=2),
+        Part(2 * 16, sets=32),
+        Part(16 * 16 + 16 * 32),
     )
 
 
@@ -52,33 +62,50 @@ def test_published_sizes_need_what_others_counted() -> None:
     assert multiply_adds(ibab) == pytest.approx(1.47e6, rel=0.01)
 
 
-def test_multiplying_is_shared_by_threads_and_multiplied_by_voices() -> None:
-    work = multiply_adds(WAVENET)
-    alone = Roofline(WAVENET, "int8", int(work))
-    assert alone.multiplying_seconds({"int8": work / 2}) == pytest.approx(2.0)
-    many = replace(alone, threads=2, voices=8)
-    assert many.multiplying_seconds({"int8": work / 2}) == pytest.approx(8.0)
+def test_a_weight_that_was_read_serves_all_voices() -> None:
+    work = multiply_adds(SAMPLERNN)
+    alone = Roofline(SAMPLERNN, "int8", int(work))
+    assert alone.multiplying_seconds(work / 2, work) == pytest.approx(2.0)
+    many = replace(alone, voices=8)
+    assert many.multiplying_seconds(work / 2, work) == pytest.approx(2.0 + 7.0)
+    assert replace(many, threads=2).multiplying_seconds(work / 2, work) == pytest.approx(4.5)
 
 
-def test_weights_of_24_bits_are_known_by_their_bytes() -> None:
-    work = multiply_adds(WAVENET)
-    peaks = {"fp32": work, "fixed24": work / 3}
-    assert Roofline(WAVENET, "fp32", int(4 * work)).multiplying_seconds(peaks) == pytest.approx(1.0)
-    assert Roofline(WAVENET, "fp32", int(3 * work)).multiplying_seconds(peaks) == pytest.approx(3.0)
-    half = Roofline(WAVENET, "fp32", int(3.5 * work))
-    assert half.multiplying_seconds(peaks) == pytest.approx(2.0, rel=1e-3)
+def test_a_weight_that_was_read_serves_the_samples_ahead() -> None:
+    work, tap = multiply_adds(WAVENET), 16 * 64
+    again = tap * (3 / 4 + (AHEAD - 1) / AHEAD)
+    line = Roofline(WAVENET, "int8", int(work))
+    assert line.multiplying_seconds(1.0, 1e30) == pytest.approx(work - again)
+    assert line.multiplying_seconds(1e30, 1.0) == pytest.approx(again)
+
+
+def test_the_bytes_of_a_sample_are_shared_out_to_its_parts() -> None:
+    """Widths here are whole vectors, and so nothing but headers and scales is added to the weights."""
+    for spec in (WAVENET, SAMPLERNN):
+        stepper = Stepper(spec, weights_of(spec, 0))
+        expected = sum(4 * part.weights / part.every for part in parts(spec))
+        assert expected <= stepper.weight_bytes < 1.2 * expected
+        read = sum(share.weights / share.every for share in Roofline(spec, "fp32", 2**20, 2).shares())
+        assert 2**19 <= read < 2**19 + GRAIN * sum(1 / part.every for part in parts(spec))
 
 
 @pytest.mark.parametrize("spec", [WAVENET, SAMPLERNN])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_machine_is_measured_for_every_precision(spec: Spec, threads: int) -> None:
-    for precision, size in {"fp32": 4, "bf16": 2, "int8": 1, "int8dot": 1}.items():
-        if not ceilings.has_arithmetic(precision):
-            continue
-        line = Roofline(spec, precision, round(size * multiply_adds(spec)), threads)
+    for name in filter(ceilings.has_arithmetic, ceilings.ARITHMETIC):
+        weight_bytes = ceilings.ARITHMETIC[name].weight_bytes
+        line = Roofline(spec, name, round(weight_bytes * multiply_adds(spec)), threads)
         memory = ceilings.filled_memory(line.memory_bytes)
         assert line.memory_bytes % (threads * ceilings.GRAIN) == 0
         assert line.least_seconds(memory, 1e-4) > 0
+
+
+def test_the_machine_is_described_for_one_core_and_for_all() -> None:
+    one, two, arithmetic = roofline.describe(2, 1e-4)
+    assert one.startswith("one core reads ")
+    assert two.startswith("2 cores at once read ")
+    assert all(f" in {name}" in arithmetic for name in filter(ceilings.has_arithmetic, ceilings.ARITHMETIC))
+    assert len(roofline.describe(1, 1e-4)) == 2
 
 
 def test_bandwidth_and_reference_are_measured() -> None:
