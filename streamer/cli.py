@@ -162,7 +162,30 @@ def _add_bench(commands: Any) -> None:
     about = "Measure the steppers' speed beside torch, with cached state and without."
     parser = _command(commands, "bench", _bench, about, "streamer bench lead-guitar --json")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="names, files or shapes; all by default")
+    parser.add_argument(
+        "--precision", **_several(str, "P"), help="fp32, bf16, int8 or int8dot; all by default"
+    )
+    parser.add_argument(
+        "--threads", **_several(_positive(int), "N"), help="by default also more than 1 where it may help"
+    )
+    parser.add_argument(
+        "--voices", **_several(_positive(int), "N"), help="1 by default, and 8 of shipped models"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a rough picture")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the rows, and cost against depth")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="an earlier --json: exit code 1 where a row is slower"
+    )
+
+
+def _several(kind: Callable[[str], Any], name: str) -> dict[str, Any]:
+    """Arguments of an option that takes several values: between commas, or by naming it again."""
+
+    def parse(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",")]
+
+    return {"type": parse, "action": "extend", "default": [], "metavar": f"{name},..."}
 
 
 def _add_live_controls(parser: argparse.ArgumentParser) -> None:
@@ -332,12 +355,22 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from streamer import bench
+    from streamer import bench, contenders, depth, plots, rows
 
+    before = rows.read_json(options.baseline) if options.baseline else []
+    ways = contenders.Ways(options.precision, options.threads, options.voices)
+    if options.plot:
+        plots.prepare(options.plot)
     with _ended_by_ctrl_c():
-        rows = bench.run(options.models, tell=lambda line: print(line, file=sys.stderr, flush=True))
-    print(bench.as_json(rows) if options.json else bench.as_table(rows))
-    return 0
+        found = bench.run(options.models, _say_aside, bench.QUICK if options.quick else bench.FULL, ways)
+        _say(rows.as_json(found) if options.json else rows.as_table(found))
+        if options.plot:
+            plots.draw_realtime(found, options.plot)
+            plots.draw_depth(depth.measure(_say_aside, bench.QUICK), options.plot)
+    lost = rows.slower(found, before) if options.baseline else []
+    for line in lost:
+        _say_aside(line)
+    return 1 if lost else 0
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -484,6 +517,10 @@ def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _say_aside(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
