@@ -96,10 +96,7 @@ def _compile(function: Function, fastmath: set[str], **options: bool) -> Functio
     njit: Any = numba.njit  # its stub does not know every option
     dispatcher: Function = njit(error_model="numpy", fastmath=fastmath, **options)(function)
     dispatcher._cache = _cache_for(function)  # type: ignore[attr-defined]
-    # Now, for the sources as imported: they may be edited before the function is called. numba itself reads
-    # the name where `streamer.playhead` asks it for a cached callback.
-    config: Any = numba.config
-    config.CACHE_DIR = str(cache.folder())
+    cache.folder()  # named now, for the sources as imported: they may be edited before the function is called
     return dispatcher
 
 

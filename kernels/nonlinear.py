@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.kernels import emit
 from streamer.kernels.compiling import compiled, inner, intrinsic
-from streamer.kernels.packing import Floats
+from streamer.kernels.packing import LANES, Floats
 
 Places = NDArray[np.int32]
 
@@ -145,25 +145,26 @@ def relu_sparse(x: Floats, values: Floats, rows: Places) -> int:
     return int(_list_positive(x, values, rows))
 
 
-def _emit_list(builder: Any, x: Any, values: Any, rows: Any, width: Any) -> Any:
+def _emit_list(builder: Any, arrays: tuple[Any, ...], width: Any) -> Any:
     """16 numbers at a time, those that are kept moved together: AVX-512 has an instruction for it."""
+    x, values, rows = arrays
     count = emit.variable(builder, emit.INDEX(0))
-    lanes = ir.Constant(emit.WHOLES, list(range(emit.LANES)))
-    with emit.loop(builder, builder.udiv(width, emit.INDEX(emit.LANES))) as run:
-        place = emit.at(builder, x, emit.times(builder, run.index, 4 * emit.LANES))
+    lanes = ir.Constant(emit.WHOLES, list(range(LANES)))
+    with emit.loop(builder, builder.udiv(width, emit.INDEX(LANES))) as run:
+        place = emit.at(builder, x, emit.times(builder, run.index, 4 * LANES))
         numbers = emit.load(builder, place)
         negative = builder.fcmp_ordered("<", numbers, emit.floats(0.0))
         numbers = builder.select(negative, emit.floats(0.0), numbers)
         emit.store(builder, numbers, place)
         kept = builder.fcmp_unordered("!=", numbers, emit.floats(0.0))
-        first = builder.trunc(emit.times(builder, run.index, emit.LANES), emit.WORD)
+        first = builder.trunc(emit.times(builder, run.index, LANES), emit.WORD)
         places = builder.add(emit.broadcast(builder, first), lanes)
         done = builder.load(count)
         for listed, into, name in ((numbers, values, "v16f32"), (places, rows, "v16i32")):
             pointer = emit.at(builder, into, emit.times(builder, done, 4))
             pointer = builder.bitcast(pointer, listed.type.element.as_pointer())
             emit.call(builder, f"llvm.masked.compressstore.{name}", ir.VoidType(), listed, pointer, kept)
-        ones = builder.zext(builder.bitcast(kept, ir.IntType(emit.LANES)), emit.INDEX)
+        ones = builder.zext(builder.bitcast(kept, ir.IntType(LANES)), emit.INDEX)
         builder.store(builder.add(done, builder.ctpop(ones)), count)
     return builder.load(count)
 
@@ -175,8 +176,8 @@ def _list_positive(typing_context: Any, x: Any, values: Any, rows: Any) -> Any:
             context.make_array(kind)(context, builder, array)
             for kind, array in zip(signature.args, arguments, strict=True)
         )
-        places = [builder.bitcast(array.data, emit.BYTES_AT) for array in (x, values, rows)]
-        return _emit_list(builder, *places, x.nitems)
+        starts = (builder.bitcast(array.data, emit.BYTES_AT) for array in (x, values, rows))
+        return _emit_list(builder, tuple(starts), x.nitems)
 
     emit.check_arrays((x, values), types.float32)
     emit.check_arrays((rows,), types.int32)

@@ -57,11 +57,11 @@ _DOT8 = int(Packing.DOT8)
 
 
 class Nonzero(NamedTuple):
-    """What is not 0 in a vector (N,): ``values[:count[0]]`` at the places ``rows[:count[0]]``."""
+    """What is not 0 in a vector (N,): ``values[:length[0]]`` at the places ``rows[:length[0]]``."""
 
     values: Floats
     rows: NDArray[np.int32]
-    count: Words
+    length: Words
 
 
 def new_crew(threads: int = 1) -> Words:
@@ -181,4 +181,4 @@ def matvec_sparse(crew: Words, out: Floats, bias: Floats, matrix: Bytes, x: Floa
         matvec(crew, out, bias, matrix, x)
     else:
         rows = address(nonzero.rows)
-        _multiply(crew, out, bias, matrix, nonzero.values, 1, 0, rows, nonzero.count[0])
+        _multiply(crew, out, bias, matrix, nonzero.values, 1, 0, rows, nonzero.length[0])

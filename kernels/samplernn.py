@@ -593,7 +593,7 @@ def _multiply_positive(
 ) -> None:
     """`out = bias + relu(x) @ matrix` for every voice; of a single one only the rows that count are read."""
     if _voices(state) == 1:
-        state.nonzero.count[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
+        state.nonzero.length[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
         matvec_sparse(crew, out, bias, tail(weights.matrices, at), x, state.nonzero)
     else:
         relu(x)

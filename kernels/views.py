@@ -28,7 +28,8 @@ def _emit_borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
         view.meminfo = view.meminfo.type(None)
         return view._getvalue()
     if isinstance(kind, types.BaseTuple):
-        for i, member in enumerate(kind):
+        members: Any = kind
+        for i, member in enumerate(members):
             part = _emit_borrowed(context, builder, member, builder.extract_value(value, i))
             value = builder.insert_value(value, part, i)
     return value

@@ -363,7 +363,8 @@ def _look_ahead(
         out = tail(ahead, first * width)
         matrix = tail(weights.matrices, weights.older_at[layer])
         matmat(crew, out, out, matrix, state.older, count * voices, weights.gates)
-    return span(ahead, first * width, width)
+    part: Floats = span(ahead, first * width, width)
+    return part
 
 
 @inner
@@ -424,7 +425,7 @@ def _multiply_positive(
     """`out = bias + relu(x) @ matrix` for every voice; of a single one only the rows that count are read."""
     matrix, voices = tail(weights.matrices, at), _voices(weights, state)
     if voices == 1:
-        state.nonzero.count[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
+        state.nonzero.length[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
         matvec_sparse(crew, out, bias, matrix, x, state.nonzero)
     else:
         relu(x)

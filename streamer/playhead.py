@@ -31,7 +31,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, types  # type: ignore[attr-defined]
+from numba import carray, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from streamer.kernels.atomics import (
@@ -44,8 +44,7 @@ from streamer.kernels.atomics import (
     store,
     store_release,
 )
-from streamer.kernels.cache import usable_folder
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import callback, compiled, inner
 from streamer.kernels.resample import Resampling, design, interpolate, renderable
 from streamer.models.errors import ControlError, DeviceError
 from streamer.tape import PLAY_HEAD, TARGET, WRITE_HEAD, Tape, ring_of
@@ -258,7 +257,7 @@ def compiled_callback() -> Any:
     signature = types.int32(
         types.voidptr, types.voidptr, types.uint64, types.voidptr, types.uint64, types.voidptr
     )
-    return cfunc(signature, cache=usable_folder() is not None, error_model="numpy")(_callback)
+    return callback(_callback, signature)
 
 
 @compiled

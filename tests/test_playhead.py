@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import njit
 from numpy.typing import NDArray
 
 from streamer.kernels.atomics import clock_ns, load_acquire, sleep_us
+from streamer.kernels.compiling import compiled
 from streamer.kernels.resample import design
 from streamer.models.errors import ControlError, DeviceError
 from streamer.playhead import FADE, PlayHead, Plug, compiled_callback
@@ -441,7 +441,7 @@ def test_the_clock_begins_after_priming_and_after_a_restart() -> None:
     assert head.counters().callbacks == 4
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _write_numbers(tape: NDArray[np.int64]) -> int:
     position = load_acquire(tape, WRITE_HEAD)
     while attention(tape) == 0:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import njit
 
 from streamer.kernels.atomics import (
     CACHE_LINE_WORDS,
@@ -17,6 +16,7 @@ from streamer.kernels.atomics import (
     store,
     store_release,
 )
+from streamer.kernels.compiling import compiled
 from streamer.models.errors import StreamerError
 from streamer.tape import (
     PLAY_HEAD,
@@ -130,7 +130,7 @@ def test_indices_lie_on_cache_lines_of_their_own() -> None:
     assert len(ring_of(tape.buffer)) == CAPACITY
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _write_numbers(tape: np.ndarray, count: int) -> int:
     """A producer as compiled voices are: fills the room, publishes, sleeps, heeds attention."""
     position = load_acquire(tape, WRITE_HEAD)
@@ -145,7 +145,7 @@ def _write_numbers(tape: np.ndarray, count: int) -> int:
     return position
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _check_numbers(tape: np.ndarray, count: int, deadline_ns: int) -> int:
     """A consumer: returns how many samples came in order before a wrong one, the count, or the deadline."""
     ring = ring_of(tape)
