@@ -361,14 +361,19 @@ def _bench(options: argparse.Namespace) -> int:
     ways = contenders.Ways(options.precision, options.threads, options.voices)
     if options.plot:
         plots.prepare(options.plot)
+    effort = bench.QUICK if options.quick else bench.FULL
+
+    def measure(names: Sequence[str]) -> list[rows.Row]:
+        return bench.run(names, _say_aside, effort, ways)
+
     with _ended_by_ctrl_c():
-        found = bench.run(options.models, _say_aside, bench.QUICK if options.quick else bench.FULL, ways)
+        found = measure(options.models)
         _say(rows.as_json(found) if options.json else rows.as_table(found))
         if options.plot:
             plots.draw_realtime(found, options.plot)
             plots.draw_depth(depth.measure(_say_aside, bench.QUICK), options.plot)
-    lost = rows.slower(found, before) if options.baseline else []
-    for line in lost:
+        lost = bench.slower_twice(found, before, measure) if options.baseline else {}
+    for line in rows.as_words(lost):
         _say_aside(line)
     return 1 if lost else 0
 

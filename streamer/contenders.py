@@ -33,7 +33,7 @@ HISTORY = 1024
 """Samples that an uncached SampleRNN has behind it: what PRiSM's default trains on at a time."""
 VOICES = 8
 """Voices at once, where one voice is not all that is measured."""
-UNCACHED_ROUNDS = 2
+UNCACHED_ROUNDS = 3
 """Of a torch that is slow without a cache: one sample may take half a second."""
 
 _ARITHMETIC = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypeAlias
@@ -124,24 +124,23 @@ def read_json(path: Path) -> list[Row]:
 # --- to compare ---------------------------------------------------------------------------------------------
 
 
-def slower(rows: Iterable[Row], before: Iterable[Row]) -> list[str]:
-    """A line for every row that lost more than `TOLERANCE` of its speed beside the fixed loop since before.
+def slower(rows: Iterable[Row], before: Iterable[Row]) -> dict[Key, float]:
+    """The part of its speed that each row has left which lost more than `TOLERANCE` since before.
 
-    Rows that only one side has are left out; raises `StreamerError` where no row is on both.
+    Speeds are those beside the fixed loop. Rows that only one side has are left out; raises `StreamerError`
+    where no row is on both.
     """
-    old = {row.key: row for row in before}
-    both = [row for row in rows if row.key in old]
-    if not both:
+    old = {row.key: row.ratio_to_reference for row in before}
+    left = {row.key: row.ratio_to_reference / old[row.key] for row in rows if row.key in old}
+    if not left:
         raise StreamerError("no row is in the baseline too: measure the same models, or make it anew")
-    ratios = [row.ratio_to_reference / old[row.key].ratio_to_reference for row in both]
+    return {key: part for key, part in left.items() if part < 1 - TOLERANCE}
+
+
+def as_words(lost: Mapping[Key, float]) -> list[str]:
+    """A line for each row that `slower` found."""
     return [
-        f"slower: {_named(row)} has {ratio:.0%} of the baseline's speed beside the fixed loop"
-        for row, ratio in zip(both, ratios, strict=True)
-        if ratio < 1 - TOLERANCE
+        f"slower: {model}, {engine}, {precision}, threads {threads}, voices {voices} has {part:.0%} "
+        "of the baseline's speed beside the fixed loop"
+        for (model, engine, precision, threads, voices), part in lost.items()
     ]
-
-
-def _named(row: Row) -> str:
-    threads = "1 thread" if row.threads == 1 else f"{row.threads} threads"
-    voices = "1 voice" if row.voices == 1 else f"{row.voices} voices"
-    return f"{row.model}, {row.engine}, {row.precision}, {threads}, {voices}"

@@ -3,13 +3,14 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_rows import ROW
 
 from streamer import bench, contenders, depth
 from streamer.bench import Effort, Measured
@@ -207,6 +208,27 @@ def test_without_torchscript_the_rest_is_measured(model: str, monkeypatch: pytes
     rows, told = measure(model)
     assert [row.engine for row in rows] == ["kernels", "torch-cached", "torch-uncached"]
     assert told[-1].endswith("it is left out: TorchScript has gone")
+
+
+def test_a_row_is_slower_only_if_it_is_so_again() -> None:
+    rows = [replace(ROW, model=model) for model in ("a", "b", "c")]
+    asked: list[str] = []
+
+    def scaled(*factors: float) -> list[Row]:
+        return [
+            replace(row, ratio_to_reference=row.ratio_to_reference * factor)
+            for row, factor in zip(rows, factors, strict=True)
+        ]
+
+    def measure_again(names: Sequence[str]) -> list[Row]:
+        asked.extend(names)
+        return scaled(0.7, 1.0, 0.5)[:2]
+
+    lost = bench.slower_twice(scaled(0.6, 0.8, 1.0), rows, measure_again)
+    assert asked == ["a", "b"]
+    assert lost == {rows[0].key: pytest.approx(0.7)}
+    assert bench.slower_twice(rows, rows, measure_again) == {}
+    assert asked == ["a", "b"]
 
 
 def test_unknown_model_is_an_error_before_anything_is_measured(model: str) -> None:

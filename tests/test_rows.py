@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamer.models.errors import StreamerError
-from streamer.rows import Row, as_json, as_table, read_json, slower
+from streamer.rows import Row, as_json, as_table, as_words, read_json, slower
 
 ROW = Row(
     model="m",
@@ -70,17 +70,19 @@ def test_a_row_that_lost_more_than_a_tenth_is_named() -> None:
         replace(ROW, ratio_to_reference=0.179),
         *(replace(row, ratio_to_reference=0.181) for row in others),
     ]
-    assert slower(now, [ROW, *others]) == [
-        "slower: m, kernels, int8, 2 threads, 8 voices has 89% of the baseline's speed beside the fixed loop"
+    lost = slower(now, [ROW, *others])
+    assert lost == {ROW.key: pytest.approx(0.895)}
+    assert as_words({ROW.key: 0.894}) == [
+        "slower: m, kernels, int8, threads 2, voices 8 has 89% of the baseline's speed beside the fixed loop"
     ]
 
 
 def test_raw_speed_does_not_count() -> None:
-    assert slower([replace(ROW, samples_per_s=1.0)], [ROW]) == []
+    assert slower([replace(ROW, samples_per_s=1.0)], [ROW]) == {}
 
 
 def test_rows_of_one_side_only_are_left_out() -> None:
     new = replace(ROW, precision="bf16", ratio_to_reference=0.01)
-    assert slower([ROW, new], [ROW, replace(ROW, voices=1)]) == []
+    assert slower([ROW, new], [ROW, replace(ROW, voices=1)]) == {}
     with pytest.raises(StreamerError, match="no row is in the baseline"):
         slower([new], [ROW])
