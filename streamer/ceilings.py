@@ -22,6 +22,7 @@ from numba.core import cgutils as _cgutils
 from numpy.typing import NDArray
 
 from streamer.kernels.compiling import compiled, intrinsic
+from streamer.kernels.simd import dot_lanes
 
 cgutils: Any = _cgutils  # untyped
 
@@ -105,33 +106,19 @@ def read_samples(memory: Memory, parts: NDArray[np.int64], first: int, count: in
 
 
 @cache
-def _features() -> dict[str, bool]:
-    return dict(llvmlite.binding.get_host_cpu_features())
-
-
-def _has(feature: str) -> bool:
-    return _features().get(feature, False)
-
-
 def lanes() -> int:
     """Floats in this processor's widest vector."""
-    return 16 if _has("avx512f") else 8 if _has("avx2") else 4
+    features = llvmlite.binding.get_host_cpu_features()
+    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
 
 
-class _Dot(NamedTuple):
-    """An instruction that adds four products of bytes to every 32-bit sum."""
-
-    name: str
-    lanes: int
-
-
-def _dot_instruction() -> _Dot | None:
-    """The widest that this processor has."""
-    if _has("avx512vnni"):
-        return _Dot("llvm.x86.avx512.vpdpbusd.512", 16)
-    if _has("avxvnni"):
-        return _Dot("llvm.x86.avx512.vpdpbusd.256", 8)
-    return _Dot("llvm.aarch64.neon.sdot.v4i32.v16i8", 4) if _has("dotprod") else None
+_DOT = {
+    16: ("llvm.x86.avx512.vpdpbusd.512", _WORD),
+    8: ("llvm.x86.avx512.vpdpbusd.256", _WORD),
+    4: ("llvm.aarch64.neon.sdot.v4i32.v16i8", _BYTE),
+}
+"""By lanes: the instruction that adds four products of bytes to every 32-bit sum, and what its factors are.
+LLVM 22 has vpdpbusd take bytes, and still understands the 32-bit words of all versions before."""
 
 
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -177,12 +164,12 @@ def _unpack_int8(builder: Any, here: Any, v: int) -> Any:
 
 def _dot_bytes(builder: Any, here: Any, v: int, x: Any, total: Any) -> Any:
     """Four products a sum; x are whole numbers of 0 to 127, the same whether the instruction has signs."""
-    found = _dot_instruction()
-    assert found is not None  # nothing was typed without it
-    sums, bytes_ = ir.VectorType(_WORD, found.lanes), ir.VectorType(_BYTE, 4 * found.lanes)
-    function = builder.module.declare_intrinsic(found.name, (), ir.FunctionType(sums, [sums, bytes_, bytes_]))
-    weights = _load(builder, here, 4 * found.lanes * v, _BYTE, 4 * found.lanes)
-    return builder.call(function, [total, x, weights])
+    width = dot_lanes()
+    name, element = _DOT[width]
+    sums, factors = ir.VectorType(_WORD, width), ir.VectorType(element, 32 * width // element.width)
+    function = builder.module.declare_intrinsic(name, (), ir.FunctionType(sums, [sums, factors, factors]))
+    weights = _load(builder, here, 4 * width * v, _BYTE, 4 * width)
+    return builder.call(function, [total, builder.bitcast(x, factors), builder.bitcast(weights, factors)])
 
 
 def _by_unpacking(unpack: Callable[..., Any]) -> Callable[..., Any]:
@@ -217,13 +204,12 @@ ARITHMETIC = {
 
 def sum_lanes(precision: str) -> int:
     """Sums in one vector of this precision's arithmetic."""
-    found = _dot_instruction() if precision == "int8dot" else None
-    return found.lanes if found else lanes()
+    return dot_lanes() if precision == "int8dot" else lanes()
 
 
 def has_arithmetic(precision: str) -> bool:
     """Whether this processor has it: all but the product of bytes is everywhere."""
-    return precision != "int8dot" or _dot_instruction() is not None
+    return precision != "int8dot" or dot_lanes() > 0
 
 
 def _emit_steps(
