@@ -604,6 +604,7 @@ def _multiply_positive(
 def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew: Integers) -> None:
     """Compute the next codes' logits into ``state.logits``. side (B V,): known before those codes."""
     weights, state = borrowed(weights), borrowed(state)
+    side, crew = borrowed(side), borrowed(crew)
     _run_due_tiers(weights, state, crew)
     _sum_window(weights, state, side, crew)
     x, other = state.sum, state.other
@@ -621,7 +622,7 @@ def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew
 @compiled
 def push(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers) -> None:
     """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
-    state = borrowed(state)
+    state, codes = borrowed(state), borrowed(codes)
     at = state.position[0] * len(codes) % len(state.codes)
     for voice in range(len(codes)):
         state.codes[at + voice] = codes[voice]
@@ -634,6 +635,7 @@ def feed(
 ) -> None:
     """Append codes (T B,) that are given: as `advance` and `push` for each, without the perceptron."""
     weights, state = borrowed(weights), borrowed(state)
+    codes, crew = borrowed(codes), borrowed(crew)
     voices = _voices(state)
     for start in range(0, len(codes), voices):
         _run_due_tiers(weights, state, crew)

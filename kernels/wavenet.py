@@ -436,6 +436,7 @@ def _multiply_positive(
 def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
     """Compute the next codes' logits into ``state.logits``. side (B V,): known once the newest codes are."""
     weights, state = borrowed(weights), borrowed(state)
+    side, crew = borrowed(side), borrowed(crew)
     _run_layers(weights, state, side, crew)
     time, last, voices = state.position[0] - 1, len(weights.dilations) - 1, _voices(weights, state)
     _convolve(weights, state, crew, last, time)
@@ -456,7 +457,7 @@ def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: In
 @compiled
 def push(weights: WaveNetWeights, state: WaveNetState, codes: Integers) -> None:
     """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
-    state = borrowed(state)
+    state, codes = borrowed(state), borrowed(codes)
     at = state.position[0] * len(codes) % len(state.codes)
     for voice in range(len(codes)):
         state.codes[at + voice] = codes[voice]
@@ -469,6 +470,7 @@ def feed(
 ) -> None:
     """Append codes (T B,) that are given, sides (T, B V): as `advance` and `push`, without the head."""
     weights, state = borrowed(weights), borrowed(state)
+    codes, crew = borrowed(codes), borrowed(crew)
     voices, last = _voices(weights, state), len(weights.dilations) - 1
     for i in range(len(codes) // voices):
         if state.position[0] > 0:
