@@ -109,6 +109,13 @@ def cut(builder: Builder, vector: Value, start: int, lanes: int) -> Value:
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
+def shifted(builder: Builder, vector: Value, step: int) -> Value:
+    """Every lane has what the one `step` before it had, the first ones 0."""
+    lanes = vector.type.count
+    mask = ir.Constant(ir.VectorType(WORD, lanes), list(range(lanes - step, 2 * lanes - step)))
+    return builder.shuffle_vector(ir.Constant(vector.type, None), vector, mask)
+
+
 def joined(builder: Builder, parts: list[Value]) -> Value:
     """Vectors laid one after the other; their number is a power of two."""
     while len(parts) > 1:

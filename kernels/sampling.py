@@ -11,17 +11,26 @@ Logits may hold anything: NaN counts as -inf, several +inf share the probability
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from streamer.kernels.compiling import compiled, inner, inner_sum
+import numpy as np
+from numba import types
+
+from streamer.kernels import emit
+from streamer.kernels.compiling import compiled, inner, inner_sum, intrinsic
 from streamer.kernels.nonlinear import bits_float, exp, float_bits
-from streamer.kernels.packing import Floats
+from streamer.kernels.packing import LANES, Floats, padded, zeros
+from streamer.kernels.views import span
 
 _NOTHING = np.float32(-np.inf)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _SIGN_FLIP = 0x7FFFFFFF
 _COOLEST, _HOTTEST = 1e-30, 1e30  # beyond, 1 / temperature would not be a finite float32
-_BLOCK = 16
+
+
+def new_scratch(levels: int) -> Floats:
+    """Room for `sample` to work in: weights, and their running sums."""
+    return zeros(2 * padded(levels))
 
 
 @compiled
@@ -30,18 +39,20 @@ def sample(logits: Floats, scratch: Floats, temperature: float, top_k: int, top_
 
     temperature: 0 (or less, or NaN) takes the most probable code, the lowest of several. top_k: how many of
     the most probable codes may be drawn; 0 is all. top_p: only the smallest set of most probable codes whose
-    probability reaches this; 1 is all. scratch (Q,) is overwritten.
+    probability reaches this; 1 is all. scratch: of `new_scratch`; overwritten.
     """
-    _copy_clean(scratch, logits)
-    largest = _largest(scratch)
+    levels = len(logits)
+    weights, sums = span(scratch, 0, levels), span(scratch, len(scratch) // 2, levels)
+    _copy_clean(weights, logits)
+    largest = _largest(weights)
     if not temperature > 0.0:
-        return _first(scratch, largest)
-    if 0 < top_k < len(scratch):
-        _keep_top_k(scratch, top_k, largest)
-    _weigh(scratch, largest, min(max(temperature, _COOLEST), _HOTTEST))
+        return _first(weights, largest)
+    if 0 < top_k < levels:
+        _keep_top_k(weights, top_k, largest)
+    _weigh(weights, largest, min(max(temperature, _COOLEST), _HOTTEST))
     if top_p < 1.0:
-        _keep_nucleus(scratch, top_p)
-    return _pick(scratch, u)
+        _keep_nucleus(weights, top_p)
+    return _pick(weights, sums, u)
 
 
 @inner
@@ -77,10 +88,10 @@ def _largest(values: Floats) -> np.float32:
 
 @inner
 def _first(values: Floats, wanted: np.float32) -> int:
+    first = len(values)
     for i in range(len(values)):
-        if values[i] == wanted:
-            return i
-    return 0
+        first = min(first, i if values[i] == wanted else len(values))
+    return first % len(values)
 
 
 @inner_sum
@@ -89,6 +100,15 @@ def _count_from(values: Floats, threshold: np.float32) -> np.float32:
     count = _ZERO
     for i in range(len(values)):
         count += _ONE if values[i] >= threshold else _ZERO
+    return count
+
+
+@inner_sum
+def _count_up_to(values: Floats, threshold: np.float32) -> np.float32:
+    """How many values do not exceed a threshold."""
+    count = _ZERO
+    for i in range(len(values)):
+        count += _ONE if values[i] <= threshold else _ZERO
     return count
 
 
@@ -147,33 +167,49 @@ def _keep_nucleus(weights: Floats, top_p: float) -> None:
         weights[i] = weights[i] if weights[i] >= threshold else _ZERO
 
 
-@inner_sum
-def _mass_between(weights: Floats, start: int, stop: int) -> float:
-    mass = 0.0
-    for i in range(start, stop):
-        mass += np.float64(weights[i])
-    return mass
+@intrinsic
+def _running_sums(typing_context: Any, sums: Any, values: Any) -> Any:
+    """Put the running sums of whole vectors of 16 values into sums, and return the last.
+
+    Inside a vector, each lane adds the one 1, 2, 4 and 8 before it.
+    """
+    emit.check_arrays((sums, values), types.float32)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, source = (
+            context.make_array(kind)(context, builder, array)
+            for kind, array in zip(signature.args, arguments, strict=True)
+        )
+        places = [builder.bitcast(array.data, emit.BYTES_AT) for array in (out, source)]
+        before = emit.variable(builder, emit.floats(0.0))
+        with emit.loop(builder, builder.udiv(source.nitems, emit.INDEX(LANES))) as run:
+            here = emit.times(builder, run.index, 4 * LANES)
+            total = emit.load(builder, emit.at(builder, places[1], here))
+            for step in (1, 2, 4, 8):
+                total = builder.fadd(total, emit.shifted(builder, total, step))
+            total = builder.fadd(total, builder.load(before))
+            emit.store(builder, total, emit.at(builder, places[0], here))
+            builder.store(
+                emit.broadcast(builder, builder.extract_element(total, emit.WORD(LANES - 1))), before
+            )
+        return builder.extract_element(builder.load(before), emit.WORD(0))
+
+    return types.float32(sums, values), codegen
 
 
 @inner
-def _pick(weights: Floats, u: float) -> int:
-    """The code at which the running sum first exceeds u times the whole: by blocks first, then inside one."""
+def _pick(weights: Floats, sums: Floats, u: float) -> int:
+    """The first code whose running sum exceeds u times the whole, of those that have a weight."""
     levels = len(weights)
-    whole = 0.0
-    for start in range(0, levels, _BLOCK):
-        whole += _mass_between(weights, start, min(start + _BLOCK, levels))
-    target, below, block = u * whole, 0.0, 0
-    for start in range(0, levels, _BLOCK):
-        mass = _mass_between(weights, start, min(start + _BLOCK, levels))
-        if below + mass > target:
-            block = start
-            break
-        below += mass
-    code = block
-    for i in range(block, min(block + _BLOCK, levels)):
-        below += np.float64(weights[i])
-        if weights[i] > _ZERO:
-            code = i
-        if below > target:
-            break
+    whole = _running_sums(sums, weights)
+    for i in range(levels // LANES * LANES, levels):
+        whole += weights[i]
+        sums[i] = whole
+    target = np.float32(u * whole)
+    code = min(levels - 1, int(_count_up_to(sums, target)))
+    # Rounding may stop at a neighbour without weight, or at the end.
+    while code > 0 and weights[code] == _ZERO:
+        code -= 1
+    while code < levels - 1 and weights[code] == _ZERO:
+        code += 1
     return code

@@ -21,8 +21,8 @@ from streamer.kernels.precision import PRECISIONS as PRECISIONS
 from streamer.kernels.precision import resolve
 from streamer.kernels.products import Helpers, new_crew
 from streamer.kernels.rng import uniform
-from streamer.kernels.sampling import sample
-from streamer.kernels.views import span
+from streamer.kernels.sampling import new_scratch, sample
+from streamer.kernels.views import borrowed, span
 from streamer.kernels.wavenet import WaveNetState, WaveNetWeights
 from streamer.models.errors import SpecError
 from streamer.models.specs import Spec, WaveNetSpec
@@ -44,11 +44,14 @@ def _generate(
     top_k: int,
     top_p: float,
 ) -> None:
-    """Fill codes (T B,), sides (T, B V); keys: seed, the first voice."""
-    levels = len(scratch)
+    """Fill codes (T B,), sides (T B V,); keys: seed, the first voice."""
+    weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
+    levels = weights.levels
     voices = len(state.logits) // levels
-    for i in range(len(codes) // voices):
-        advance(weights, state, sides[i], crew)
+    count = len(codes) // voices
+    for i in range(count):
+        width = len(sides) // count
+        advance(weights, state, span(sides, i * width, width), crew)
         for v in range(voices):
             u = uniform(keys[0], keys[1] + v, state.position[0])
             logits = span(state.logits, v * levels, levels)
@@ -103,7 +106,7 @@ class Stepper:
         self.weights: Weights = dispatch.pack(spec, tensors, self.precision)
         self.state: State = dispatch.new_state(self.weights, voices)
         self.crew = new_crew(threads)
-        self._scratch = np.zeros(spec.levels, np.float32)
+        self._scratch = new_scratch(spec.levels)
         self._end = weakref.finalize(self, Helpers(self.crew).close)
         if condition is not None:
             self.set_condition(condition)
@@ -179,7 +182,7 @@ class Stepper:
         codes = np.zeros(count * self.voices, np.int64)
         keys = np.array([seed, voice], np.int64)
         settings = float(temperature), int(top_k), float(top_p)
-        sides = self._sides(side, count)
+        sides = self._sides(side, count).ravel()
         _generate(self.weights, self.state, self.crew, codes, sides, self._scratch, keys, *settings)
         return codes if self.voices == 1 else codes.reshape(count, self.voices)
 

@@ -30,8 +30,9 @@ from streamer.kernels.atomics import (
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import advance, push
 from streamer.kernels.rng import uniform
-from streamer.kernels.sampling import sample
+from streamer.kernels.sampling import new_scratch, sample
 from streamer.kernels.stepper import Stepper
+from streamer.kernels.views import borrowed
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.models.specs import Spec, WaveNetSpec
@@ -60,6 +61,7 @@ def _write(
     weights: Any, state: Any, crew: Any, tape: Any, words: Any, decoding: Any, scratch: Any, count: int
 ) -> None:
     """Generate samples onto the tape. decoding: amplitudes (Q,), pre-emphasis, voice, side (V,), a code (1,)."""
+    weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
     amplitudes, preemphasis, voice, side, code = decoding
     wanted, ring = words.view(np.float64), ring_of(tape)
     temperature, top_p = load_acquire(wanted, TEMPERATURE), load_acquire(wanted, TOP_P)
@@ -146,7 +148,7 @@ class Voice:
         side = np.zeros(spec.side, np.float32)
         code = np.zeros(1, np.int64)
         self._decoding = (amplitudes, np.float32(quantiser.preemphasis), number, side, code)
-        self._scratch = np.zeros(spec.levels, np.float32)
+        self._scratch = new_scratch(spec.levels)
         self._thread: threading.Thread | None = None
         for control, value in controls.items():
             self.set(control, value)

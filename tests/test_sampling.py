@@ -9,7 +9,7 @@ from scipy.stats import chisquare, kstest
 
 from streamer.kernels import rng
 from streamer.kernels.compiling import compiled
-from streamer.kernels.sampling import sample
+from streamer.kernels.sampling import new_scratch, sample
 
 LAST_BELOW_ONE = np.nextafter(1.0, 0.0)
 
@@ -39,7 +39,7 @@ def uniforms(seed, voice, first, out):
 def draw(logits, u, temperature=1.0, top_k=0, top_p=1.0):
     logits = np.asarray(logits, np.float32)
     before = logits.copy()
-    code = sample(logits, np.zeros_like(logits), temperature, top_k, top_p, u)
+    code = sample(logits, new_scratch(logits.size), temperature, top_k, top_p, u)
     assert np.array_equal(logits, before, equal_nan=True)
     return code
 
@@ -89,7 +89,7 @@ def test_a_number_draws_the_code_whose_share_it_falls_into(logits, u, temperatur
 def test_codes_come_as_often_as_they_should(temperature, top_k, top_p, size):
     logits = np.random.default_rng(size).normal(0, 1.5, size).astype(np.float32)
     counts = np.zeros(size, np.int64)
-    sample_many(logits, np.zeros_like(logits), temperature, top_k, top_p, 7, counts)
+    sample_many(logits, new_scratch(logits.size), temperature, top_k, top_p, 7, counts)
     expected = reference(logits, temperature, top_k, top_p) * counts.sum()
     assert not counts[expected == 0].any()
     rare = expected < 5

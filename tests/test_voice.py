@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from playing import LIVE, MODEL_RATE, SPECS, new_voice, save_model, tape_of, wait_for
 
 from streamer.kernels.rng import uniform
-from streamer.kernels.sampling import sample
+from streamer.kernels.sampling import new_scratch, sample
 from streamer.kernels.stepper import Stepper
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
@@ -39,7 +39,7 @@ def generated(model: Checkpoint, count: int, number: int = 0, **controls: float)
     stepper = Stepper(model.spec, model.tensors)
     if isinstance(model.spec, WaveNetSpec):
         stepper.feed(np.full(model.spec.receptive_field, model.quantiser.silence))
-    scratch = np.zeros(model.spec.levels, np.float32)
+    scratch = new_scratch(model.spec.levels)
     codes = []
     for position in range(count):
         u = uniform(int(wanted["seed"]), number, position)
