@@ -254,9 +254,10 @@ def _dot(builder: Builder, total: Value, inputs: Value, weights: Value) -> Value
     }[lanes]
     sums = []
     for start in range(0, LANES, lanes):
-        into, *factors = (emit.cut(builder, vector, start, lanes) for vector in (total, inputs, weights))
-        factors = [builder.bitcast(factor, ir.VectorType(BYTE, 4 * lanes)) for factor in factors]
-        sums.append(emit.call(builder, name, into.type, into, *factors))
+        given = [emit.cut(builder, vector, start, lanes) for vector in (total, inputs, weights)]
+        if lanes == 4:
+            given[1:] = [builder.bitcast(factor, ir.VectorType(BYTE, 4 * lanes)) for factor in given[1:]]
+        sums.append(emit.call(builder, name, given[0].type, *given))
     return emit.joined(builder, sums)
 
 
