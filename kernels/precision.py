@@ -34,9 +34,9 @@ def resolve(precision: str) -> str:
     """What a precision comes to on this processor; `StreamerError` if there is none of that name."""
     if precision not in PRECISIONS:
         raise StreamerError(f"no precision {precision!r}: choose {', '.join(PRECISIONS)}")
-    from streamer.kernels.simd import dot_lanes
+    from streamer.kernels import simd  # brings LLVM, which listing the precisions need not wait for
 
-    return "int8" if precision == "int8dot" and not dot_lanes() else precision
+    return "int8" if precision == "int8dot" and not simd.dot_lanes() else precision
 
 
 def scheme(precision: str, weights: int) -> Scheme:

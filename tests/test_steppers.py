@@ -1,7 +1,9 @@
 """The compiled steppers against the torch modules, for specs drawn at random from every dialect."""
 
+import gc
+import threading
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,11 +12,11 @@ from dialects import DIALECTS, dialect
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamer.kernels import dispatch, samplernn, stepper, wavenet
+from streamer.kernels import dispatch, samplernn, simd, stepper, wavenet
 from streamer.kernels.products import new_crew
-from streamer.kernels.stepper import Stepper
+from streamer.kernels.stepper import PRECISIONS, Stepper
 from streamer.models import checkpoint
-from streamer.models.errors import SpecError
+from streamer.models.errors import SpecError, StreamerError
 from streamer.models.samplernn import SampleRnn
 from streamer.models.specs import Cell, SampleRnnSpec, SkipScheme, Spec, UpsampleBias, WaveNetSpec
 from streamer.models.wavenet import WaveNet
@@ -105,8 +107,8 @@ class Case:
             return int(rng.integers(self.spec.condition_ids))
         return rng.standard_normal(self.spec.condition).astype(np.float32)
 
-    def stepper(self) -> Stepper:
-        return Stepper(self.spec, self.tensors, self.condition)
+    def stepper(self, **options: Any) -> Stepper:
+        return Stepper(self.spec, self.tensors, self.condition, **options)
 
     @torch.no_grad()
     def torch_logits(self) -> np.ndarray:
@@ -196,6 +198,7 @@ small_specs = [
 ]
 each_spec = pytest.mark.parametrize("spec", small_specs)
 each_plain_spec = pytest.mark.parametrize("spec", small_specs[::2])
+each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
 def draws(model: Stepper, count: int) -> np.ndarray:
@@ -261,6 +264,101 @@ def test_the_same_seed_gives_the_same_codes_whatever_the_blocks(spec: Spec) -> N
     model = case.stepper()
     parts = [draws(model, count) for count in (1, 2, 3, 0, 12, 31, 51)]
     assert np.array_equal(np.concatenate(parts), whole)
+
+
+@each_spec
+@each_precision
+def test_a_voice_among_several_sounds_as_it_does_alone(spec: Spec, precision: str) -> None:
+    case = Case(spec, 13)
+    voices, length = 5, len(case.codes)
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, spec.levels, (length, voices))
+    sides = rng.standard_normal((length, voices, spec.side))
+    together = case.stepper(precision=precision, voices=voices)
+    together.feed(codes[:21], sides[:21])
+    logits = together.teacher_forced(codes[21:], sides[21:])
+    drawn = together.generate(40, seed=4, voice=7, temperature=0.9, side=np.zeros((40, voices, spec.side)))
+    assert drawn.shape == (40, voices)
+    for v in range(voices):
+        alone = case.stepper(precision=precision)
+        alone.feed(codes[:21, v], sides[:21, v])
+        assert np.array_equal(alone.teacher_forced(codes[21:, v], sides[21:, v]), logits[:, v])
+        side = np.zeros((40, spec.side))
+        assert np.array_equal(
+            alone.generate(40, seed=4, voice=7 + v, temperature=0.9, side=side), drawn[:, v]
+        )
+
+
+wide_specs = pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(WaveNetSpec((1, 2, 4, 8), 256, 256, 512, 256, levels=50), id="wavenet"),
+        pytest.param(SampleRnnSpec((12, 4), 256, 1, levels=50, embedding=8), id="samplernn"),
+    ],
+)
+
+
+@wide_specs
+@each_precision
+def test_threads_change_nothing(spec: Spec, precision: str) -> None:
+    case = Case(spec, 14)
+    one, three = case.stepper(precision=precision), case.stepper(precision=precision, threads=3)
+    assert np.array_equal(one.generate(200, seed=3), three.generate(200, seed=3))
+    three.close()
+
+
+def test_helping_threads_end_with_their_stepper() -> None:
+    def helpers() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("streamer-helper")]
+
+    case = Case(small_wavenet(), 15)
+    closed, dropped = case.stepper(threads=3), case.stepper(threads=2)
+    assert len(helpers()) == 3
+    closed.close()
+    assert len(helpers()) == 1
+    del dropped
+    gc.collect()
+    assert helpers() == []
+
+
+# What rounding may cost, as a part of how far the logits are spread; measured, then doubled.
+ROUNDING = {"bf16": 0.0032, "int8": 0.015, "int8dot": 0.016}
+
+
+@wide_specs
+@pytest.mark.parametrize("precision", ROUNDING)
+def test_fewer_bits_give_nearly_the_same_logits(spec: Spec, precision: str) -> None:
+    case = Case(spec, 16)
+    exact = case.stepper().teacher_forced(case.codes)
+    rounded = case.stepper(precision=precision).teacher_forced(case.codes)
+    error = np.sqrt(np.mean((rounded - exact) ** 2)) / np.std(exact)
+    assert 0 < error < ROUNDING[precision]
+
+
+def test_int8dot_falls_back_where_there_is_no_dot_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simd, "dot_lanes", lambda: 0)
+    case = Case(small_samplernn(), 17)
+    model = case.stepper(precision="int8dot")
+    assert model.precision == "int8"
+    expected = case.stepper(precision="int8").teacher_forced(case.codes)
+    assert np.array_equal(model.teacher_forced(case.codes), expected)
+
+
+def test_an_unknown_precision_is_named() -> None:
+    with pytest.raises(StreamerError, match="no precision 'int4': choose fp32, bf16, int8, int8dot"):
+        Case(small_wavenet(), 0).stepper(precision="int4")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bytes_a_sample_are_those_of_the_matrices_it_reads(precision: str) -> None:
+    spec = SampleRnnSpec((8,), 128, 1, levels=256, embedding=8, cell="gru-torch", hidden=2)
+    model = Stepper(spec, Case(spec, 0).tensors, precision=precision)
+    # A frame's RNN, expansion and eight slots in eight samples; then one hidden layer, the output, the table.
+    weights = ((3 + 3 + 8) * 128 * 128 + 16 * 128) / 8 + 128 * 128 + 128 * 256
+    each = {"fp32": 4, "bf16": 2, "int8": 1, "int8dot": 1}[precision]
+    table = 8 * 128 * (4 if precision == "fp32" else 2)
+    assert weights * each + table <= model.weight_bytes <= 1.09 * (weights * each + table)
+    assert model.working_set > 8 * 128 * 128 * each
 
 
 @each_plain_spec
