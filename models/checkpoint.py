@@ -12,10 +12,10 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite, prod
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeAlias
+from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import safetensors.numpy
@@ -50,6 +50,26 @@ def _require_number(name: str, value: object, high: float) -> None:
 
 
 @dataclass(frozen=True)
+class PrecisionBits:
+    """Cross-entropy of one held-out piece of audio at each precision, bits a sample; None is not measured.
+
+    What a precision costs is its difference to fp32. `streamer price` measures it.
+    """
+
+    fp32: float
+    bf16: float | None = None
+    int8: float | None = None
+    int8dot: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; raise `CheckpointError` naming the first that is wrong."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None or item.name == "fp32":
+                _require_number(f"precision_bits, {item.name},", value, 64)
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a model comes from and how good it is; texts are single printable lines, None is not measured."""
 
@@ -72,6 +92,8 @@ class Provenance:
     """The same held-out audio under a linear predictor of order 32, bits a sample."""
     temperature: float = 1.0
     """Recommended temperature, 0 to 2."""
+    precision_bits: PrecisionBits | None = None
+    """What lower precision costs."""
 
     def __post_init__(self) -> None:
         """Check every field; raise `CheckpointError` naming the first that is wrong."""
@@ -85,6 +107,8 @@ class Provenance:
             if getattr(self, name) is not None:
                 _require_number(name, getattr(self, name), 64)
         _require_number("temperature", self.temperature, 2)
+        ok = self.precision_bits is None or isinstance(self.precision_bits, PrecisionBits)
+        _require(ok, f"precision_bits is {self.precision_bits!r}: it must be PrecisionBits, or None")
 
 
 @dataclass(frozen=True)
@@ -156,21 +180,31 @@ def save(
         }
         digest = content_hash(described, kept)
         checkpoint = Checkpoint(spec, quantiser, sample_rate, 1, provenance, digest, kept)
-        metadata = {METADATA_KEY: canonical_json({**described, "hash": digest})}
-        _write_atomically(path, safetensors.numpy.save(stored, metadata))
+        _write(path, described, digest, stored)
     return checkpoint
+
+
+def describe(path: str | Path, provenance: Provenance) -> Checkpoint:
+    """Give a model file another provenance, in one step; its weights stay byte for byte.
+
+    Returns what `load` will give. Raises `CheckpointError` when the file does not load or may not be written.
+    """
+    path = Path(os.path.realpath(path))  # a link goes on leading to the file
+    with _blaming(path, "written"), _open(path, "r+b") as file:
+        described, header, stored = _read_stored(file)
+        described["provenance"] = asdict(provenance)
+        kept = {name: array.astype(np.float32, copy=False) for name, array in stored.items()}
+        renamed = replace(header, provenance=provenance, hash=content_hash(described, kept))
+        _write(path, described, renamed.hash, stored)
+        return _whole(renamed, kept)
 
 
 def load(path: str | Path) -> Checkpoint:
     """Read a model file and check all of it; raise a `CheckpointError` that names the file and the fault."""
     path = Path(path)
     with _blaming(path, "read"), _open(path) as file:
-        described, header, places = _read_described(file)
-        tensors = {name: _read_tensor(file, name, places[name]) for name in header.spec.tensors()}
-        _require_finite(tensors)
-        same = content_hash(described, tensors) == header.hash
-        _require(same, "its content does not match its hash: it is damaged or was edited, get a new copy")
-        return Checkpoint(**{f.name: getattr(header, f.name) for f in fields(Header)}, tensors=tensors)
+        _, header, stored = _read_stored(file)
+        return _whole(header, {name: array.astype(np.float32, copy=False) for name, array in stored.items()})
 
 
 def read_header(path: str | Path) -> Header:
@@ -185,7 +219,7 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def content_hash(described: Mapping[str, Any], tensors: Tensors) -> str:
+def content_hash(described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 in hexadecimal of the header without its hash and of every tensor.
 
     That is the canonical JSON of the header, then for each tensor by sorted name the canonical JSON of
@@ -229,7 +263,7 @@ def _blaming(path: Path, done: str) -> Iterator[None]:
     raise CheckpointError(f"{str(path)!r}: {message}")
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path, how: Literal["rb", "r+b"] = "rb") -> BinaryIO:
     """Open a regular file; a pipe or a device would block or never end."""
     try:
         mode = path.stat().st_mode
@@ -239,7 +273,7 @@ def _open(path: Path) -> BinaryIO:
         raise CheckpointError("this cannot be the name of a file") from None
     _require(not stat.S_ISDIR(mode), f"this is a folder: give the {SUFFIX} file in it")
     _require(stat.S_ISREG(mode), f"this is no ordinary file: give a {SUFFIX} file")
-    return path.open("rb")
+    return path.open(how)
 
 
 def _read_described(file: BinaryIO) -> tuple[dict[str, Any], Header, dict[str, _Place]]:
@@ -367,21 +401,42 @@ def _check_version(version: object) -> None:
 
 
 def _provenance_from_json(data: object) -> Provenance:
-    _require(isinstance(data, dict), "its provenance is not a JSON object")
+    known = _known_fields(data, Provenance, "provenance")
+    bits = known.get("precision_bits")
+    if bits is not None:
+        _require(isinstance(bits, dict) and "fp32" in bits, "its precision_bits are no JSON object with fp32")
+        known["precision_bits"] = PrecisionBits(**_known_fields(bits, PrecisionBits, "precision_bits"))
+    return Provenance(**known)
+
+
+def _known_fields(data: object, kind: type, name: str) -> dict[str, Any]:
+    """A copy of a JSON object that holds nothing but fields of a dataclass."""
+    _require(isinstance(data, dict), f"its {name} is not a JSON object")
     assert isinstance(data, dict)
-    foreign = sorted(set(data) - {f.name for f in fields(Provenance)})
-    _require(
-        not foreign, f"its provenance has unknown fields {', '.join(map(repr, foreign))}: update streamer"
-    )
-    return Provenance(**data)
+    foreign = sorted(set(data) - {f.name for f in fields(kind)})
+    _require(not foreign, f"its {name} has unknown fields {', '.join(map(repr, foreign))}: update streamer")
+    return dict(data)
 
 
-def _read_tensor(file: BinaryIO, name: str, place: _Place) -> NDArray[np.float32]:
+def _read_stored(file: BinaryIO) -> tuple[dict[str, Any], Header, dict[str, NDArray[Any]]]:
+    """Read and check a whole file: the header as JSON without its hash, as objects, the tensors as stored."""
+    described, header, places = _read_described(file)
+    stored = {name: _read_tensor(file, name, places[name]) for name in header.spec.tensors()}
+    _require_finite(stored)
+    same = content_hash(described, stored) == header.hash
+    _require(same, "its content does not match its hash: it is damaged or was edited, get a new copy")
+    return described, header, stored
+
+
+def _whole(header: Header, tensors: Tensors) -> Checkpoint:
+    return Checkpoint(**{f.name: getattr(header, f.name) for f in fields(Header)}, tensors=tensors)
+
+
+def _read_tensor(file: BinaryIO, name: str, place: _Place) -> NDArray[Any]:
     file.seek(place.begin)
-    array = np.fromfile(file, _DTYPES[place.dtype], prod(place.shape))
+    array: NDArray[Any] = np.fromfile(file, _DTYPES[place.dtype], prod(place.shape))
     _require(array.nbytes == place.end - place.begin, f"it is truncated in tensor {name!r}: get a new copy")
-    weights: NDArray[np.float32] = array.reshape(place.shape).astype(np.float32, copy=False)
-    return weights
+    return array.reshape(place.shape)
 
 
 def _require_names(names: set[str], shapes: Shapes) -> None:
@@ -394,12 +449,17 @@ def _require_shapes(found: Mapping[str, tuple[int, ...]], shapes: Shapes) -> Non
         _require(found[name] == shape, f"tensor {name!r} has shape {found[name]}: the spec needs {shape}")
 
 
-def _require_finite(tensors: Tensors) -> None:
+def _require_finite(tensors: Mapping[str, NDArray[Any]]) -> None:
     for name, array in tensors.items():
         finite = bool(np.isfinite(array).all())
         _require(
             finite, f"tensor {name!r} holds weights that are not finite numbers: train or convert it anew"
         )
+
+
+def _write(path: Path, described: Mapping[str, Any], digest: str, stored: Mapping[str, NDArray[Any]]) -> None:
+    metadata = {METADATA_KEY: canonical_json({**described, "hash": digest})}
+    _write_atomically(path, safetensors.numpy.save(dict(stored), metadata))
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

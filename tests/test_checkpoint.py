@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from anybody import folder_of_anybody
 from draws import PROVENANCE, specs, weights_of, write_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.models import checkpoint
-from streamer.models.checkpoint import Checkpoint, Provenance
+from streamer.models.checkpoint import Checkpoint, PrecisionBits, Provenance
 from streamer.models.errors import CheckpointError
 from streamer.models.quantisers import Quantiser
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
@@ -206,11 +207,79 @@ class TestSaving:
             ({"lpc32_bits": "4"}, "lpc32_bits"),
             ({"temperature": 2.5}, "temperature"),
             ({"temperature": None}, "temperature"),
+            ({"precision_bits": {"fp32": 5.0}}, "precision_bits"),
         ],
     )
     def test_impossible_provenance(self, changes: dict[str, Any], named: str) -> None:
         with pytest.raises(CheckpointError, match=named):
             Provenance(**changes)
+
+    @pytest.mark.parametrize(
+        ("bits", "named"),
+        [
+            ({"fp32": None}, "fp32"),
+            ({"fp32": 5.0, "bf16": -1}, "bf16"),
+            ({"fp32": 5.0, "int8": float("nan")}, "int8"),
+            ({"fp32": 5.0, "int8dot": "5"}, "int8dot"),
+        ],
+    )
+    def test_impossible_prices(self, bits: dict[str, Any], named: str) -> None:
+        with pytest.raises(CheckpointError, match=f"precision_bits, {named}, is"):
+            PrecisionBits(**bits)
+
+
+PRICED = dataclasses.replace(PROVENANCE, precision_bits=PrecisionBits(5.5, bf16=5.51, int8dot=5.52))
+
+
+class TestDescribing:
+    @pytest.mark.parametrize("half", [False, True])
+    def test_only_the_header_changes(self, tmp_path: Path, half: bool) -> None:
+        path = tmp_path / "model.safetensors"
+        before = write(path, half=half)
+        header, weights = parts(path.read_bytes())
+        described = checkpoint.describe(path, PRICED)
+        assert_same(checkpoint.load(path), described)
+        assert described == dataclasses.replace(before, provenance=PRICED, hash=described.hash)
+        assert described.hash != before.hash
+        header_after, weights_after = parts(path.read_bytes())
+        assert weights_after == weights
+        del header["__metadata__"], header_after["__metadata__"]
+        assert header_after == header
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_prices_are_kept(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.safetensors"
+        write(path, provenance=PRICED)
+        assert checkpoint.load(path).provenance == PRICED
+        assert checkpoint.describe(path, PROVENANCE).provenance.precision_bits is None
+        assert checkpoint.read_header(path).provenance.precision_bits is None
+
+    def test_a_link_goes_on_leading_to_the_file(self, tmp_path: Path) -> None:
+        path, link = tmp_path / "model.safetensors", tmp_path / "link.safetensors"
+        write(path)
+        link.symlink_to(path)
+        checkpoint.describe(link, PRICED)
+        assert link.is_symlink()
+        assert checkpoint.load(path).provenance == PRICED
+
+    def test_what_is_damaged_is_not_given_a_sound_hash(self, tmp_path: Path, sound: bytes) -> None:
+        path = tmp_path / "model.safetensors"
+        damaged = sound[:-1] + bytes([sound[-1] ^ 1])
+        path.write_bytes(damaged)
+        assert "does not match its hash" in fault(path, lambda path: checkpoint.describe(path, PRICED))
+        assert path.read_bytes() == damaged
+
+    @pytest.mark.parametrize("forbidden", ["file", "folder"])
+    def test_what_may_not_be_written_is_left(self, forbidden: str) -> None:
+        with folder_of_anybody() as folder:
+            path = folder / "model.safetensors"
+            write(path)
+            before = path.read_bytes()
+            (path if forbidden == "file" else folder).chmod(0o555)
+            message = fault(path, lambda path: checkpoint.describe(path, PRICED))
+            assert message == "it cannot be written: Permission denied"
+            assert path.read_bytes() == before
+            assert list(folder.iterdir()) == [path]
 
 
 class Sentinel:
@@ -325,6 +394,13 @@ class TestDamagedHeaders:
             (replaced("channels", 1.0), "channels is 1.0"),
             (replaced("provenance", None), "provenance is not a JSON object"),
             (within("provenance", "pitch", 440), "unknown fields 'pitch': update streamer"),
+            (within("provenance", "precision_bits", 5), "precision_bits are no JSON object with fp32"),
+            (
+                within("provenance", "precision_bits", {"int8": 5}),
+                "precision_bits are no JSON object with fp32",
+            ),
+            (within("provenance", "precision_bits", {"fp32": 5, "int4": 6}), "unknown fields 'int4'"),
+            (within("provenance", "precision_bits", {"fp32": "5"}), "precision_bits, fp32, is '5'"),
             (within("provenance", "title", "\x1b]0;"), "title"),
             (within("provenance", "temperature", "hot"), "temperature"),
             (within("provenance", "steps", 1001), "does not match its hash"),
@@ -482,7 +558,7 @@ def test_the_documents_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert names["model"] == checkpoint.load(tmp_path / "mine.safetensors")
 
 
-@pytest.mark.parametrize("kind", [WaveNetSpec, SampleRnnSpec, Quantiser, Provenance])
+@pytest.mark.parametrize("kind", [WaveNetSpec, SampleRnnSpec, Quantiser, Provenance, PrecisionBits])
 def test_the_document_names_every_field(kind: type[Any]) -> None:
     text = DOCUMENT.read_text()
     assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text] == []
