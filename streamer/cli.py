@@ -13,19 +13,21 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamer import __version__, controls
+from streamer import __version__, controls, threads
 from streamer.controls import CONTROLS, Control, Value
 from streamer.library import DEFAULT_MODEL, Library, open_model
 from streamer.models.errors import StreamerError
 from streamer.osc import DEFAULT_PORT
+from streamer.precision import AUTO, SETTINGS
 
 if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands that need it
     from streamer.audio import Device
     from streamer.engine import Engine
-    from streamer.models.checkpoint import Checkpoint
+    from streamer.models.checkpoint import Checkpoint, PrecisionBits
 
 INSTEAD_SECONDS = 20.0
 """Rendered to a file where there is no sound device."""
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_devices,
         _add_doctor,
         _add_train,
+        _add_price,
         _add_bench,
     ):
         add(commands)
@@ -106,6 +109,7 @@ def _add_play(commands: Any) -> None:
     parser.add_argument(
         "--osc-host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 is the whole network"
     )
+    _add_stepping(parser)
     _add_live_controls(parser)
 
 
@@ -117,6 +121,7 @@ def _add_render(commands: Any) -> None:
     parser.add_argument(
         "--seconds", type=_positive(float), default=INSTEAD_SECONDS, help="length of the file"
     )
+    _add_stepping(parser)
     _add_live_controls(parser)
 
 
@@ -144,6 +149,7 @@ def _add_doctor(commands: Any) -> None:
         "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="a name, or a model file"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
+    _add_stepping(parser)
 
 
 def _add_train(commands: Any) -> None:
@@ -156,6 +162,20 @@ def _add_train(commands: Any) -> None:
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
+
+
+def _add_price(commands: Any) -> None:
+    about = "Measure what lower precision costs a model, and write it into the model's file."
+    example = "streamer price my.safetensors ~/music/album"
+    parser = _command(commands, "price", _price, about, example)
+    parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
+    parser.add_argument(
+        "audio",
+        nargs="+",
+        type=Path,
+        metavar="AUDIO",
+        help="files that it has not learned from, or the folder that it has, for what training held out",
+    )
 
 
 def _add_bench(commands: Any) -> None:
@@ -186,6 +206,33 @@ def _several(kind: Callable[[str], Any], name: str) -> dict[str, Any]:
         return [kind(part) for part in text.split(",")]
 
     return {"type": parse, "action": "extend", "default": [], "metavar": f"{name},..."}
+
+
+def _add_stepping(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=SETTINGS,
+        default=AUTO,
+        help="of the weights; auto: the fastest of those whose measured price is small",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_thread_count,
+        metavar="N",
+        help="how many multiply, or auto, the default: one, more where the model is too slow for one",
+    )
+
+
+def _thread_count(text: str) -> int | None:
+    if text == AUTO:
+        return None
+    try:
+        return threads.check(int(text))
+    except StreamerError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+_thread_count.__name__ = "number"  # what argparse says that the text of a ValueError is not
 
 
 def _add_live_controls(parser: argparse.ArgumentParser) -> None:
@@ -250,8 +297,10 @@ def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argpars
     status = _StatusLine(engine)
     with OscServer(engine, options.osc_port, options.osc_host) as server, stopped_by_signals() as stopped:
         engine.listen(server)
+        engine.listen(status)
         performance = Performance(engine, device, options.block, "high", status.say)
         _say(f"Playing {_described(engine)} on {device}, {format.rate} Hz, {format.channels} channels.")
+        _say_hint(engine)
         _say(f"OSC at {options.osc_host}:{server.port}, for example {CONTROLS[0].address} 0.9. Ctrl-C ends.")
         try:
             performance.start()
@@ -284,7 +333,9 @@ def _render(options: argparse.Namespace) -> int:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(str(options.out), total=options.seconds)
         render(engine, options.out, options.seconds, lambda seconds: bar.update(task, completed=seconds))
+    engine.close()
     factor = engine.voice.realtime_factor
+    _say_hint(engine)
     _say(
         f"{options.out}: {options.seconds:g} s of {_described(engine)}, "
         f"written at {factor:.1f} times real time."
@@ -311,12 +362,14 @@ def _models(options: argparse.Namespace) -> int:
 
 def _model_row(entry: Any) -> dict[str, Any]:
     header = entry.header
+    bits = header.provenance.precision_bits
     return {
         "name": entry.name,
         "architecture": header.spec.architecture,
         "sample_rate": header.sample_rate,
         "license": header.provenance.licence,
         "bits_per_sample": header.provenance.bits_per_sample,
+        "precision_bits": bits and asdict(bits),
         "parameters": header.spec.parameters,
         "title": header.provenance.title,
         "hash": header.hash,
@@ -349,7 +402,7 @@ def _doctor(options: argparse.Namespace) -> int:
     name, checkpoint = open_model(options.model)
     _say_if_compiling(checkpoint.spec.architecture)
     with _ended_by_ctrl_c():
-        report = doctor.examine(name, checkpoint)
+        report = doctor.examine(name, checkpoint, precision=options.precision, thread_count=options.threads)
     print(report.as_json() if options.json else report.as_text())
     return 0 if report.playable else 1
 
@@ -402,6 +455,40 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _price(options: argparse.Namespace) -> int:
+    try:
+        import soxr  # noqa: F401
+    except ImportError as error:
+        raise StreamerError(f"reading audio needs {error.name}: pip install 'streamer[train]'") from None
+    from streamer import precision, price
+    from streamer.models import checkpoint, library
+
+    path = library.resolve(options.model, allow_path=True)
+    loaded = checkpoint.load(path)
+    codes = price.held_out(options.audio, loaded, _say_aside)
+    # Written as it is, so that a file that may not be written is refused before some minutes of measuring.
+    model = checkpoint.describe(path, loaded.provenance)
+    with _ended_by_ctrl_c():
+        bits = price.measure(options.model, model, codes, lambda step: _say_aside(f"Measuring {step} ..."))
+    _print_table(_price_rows(bits), ("precision", "bits a sample", "against fp32"))
+    if checkpoint.read_header(path).hash != model.hash:
+        raise StreamerError(f"{path}: was changed while it was measured: measure it again")
+    model = checkpoint.describe(path, replace(model.provenance, precision_bits=bits))
+    chosen = precision.choose(AUTO, model, precision.has_dot_product())
+    _say(f"Measured on {len(codes) / model.sample_rate:.1f} s, written into {path}. Here, auto is {chosen}.")
+    return 0
+
+
+def _price_rows(bits: PrecisionBits) -> list[dict[str, Any]]:
+    from streamer.precision import price_words
+
+    measured = {name: value for name, value in asdict(bits).items() if value is not None}
+    return [
+        {"precision": name, "bits a sample": f"{value:.4f}", "against fp32": price_words(name, bits)}
+        for name, value in measured.items()
+    ]
+
+
 @contextmanager
 def _training_bar(steps: int) -> Iterator[tuple[Callable[[Any], None], Callable[[str], None]]]:
     """A progress bar, as what takes each step's progress, and what says a line above the bar."""
@@ -444,7 +531,15 @@ def _engine(
     values = {key: value for key, value in asked.items() if value is not None}
     with _ended_by_ctrl_c():
         return Engine(
-            name, checkpoint, Library(), rate=rate, channels=channels, lead=lead or LEAD, controls=values
+            name,
+            checkpoint,
+            Library(),
+            rate=rate,
+            channels=channels,
+            lead=lead or LEAD,
+            controls=values,
+            precision=options.precision,
+            threads=options.threads,
         )
 
 
@@ -470,7 +565,18 @@ def _described(engine: Engine) -> str:
     million = header.spec.parameters / 1e6
     licence = header.provenance.licence or "no licence given"
     kind = f"{header.spec.architecture}, {million:.1f} M weights, {header.sample_rate} Hz, {licence}"
-    return f"{engine.voice.name} ({kind})"
+    count = engine.voice.threads
+    stepping = f"{engine.voice.precision}, {count} {'thread' if count == 1 else 'threads'}"
+    return f"{engine.voice.name} ({kind}; {stepping})"
+
+
+def _say_hint(engine: Engine, say: Callable[[str], None] | None = None) -> None:
+    """Say how to have a precision chosen, where none could be."""
+    from streamer.precision import hint
+
+    line = hint(engine.precision, engine.voice.checkpoint)
+    if line:
+        (say or _say)(line)
 
 
 class _StatusLine:
@@ -490,6 +596,15 @@ class _StatusLine:
         elif self._shown % self._LOG_EVERY == 0:
             _say(self._text())
         self._shown += 1
+
+    def changed(self, name: str, value: Value) -> None:
+        """Say what plays once another model does."""
+        if name == "model":
+            self.say(f"Playing {_described(self._engine)}.")
+            _say_hint(self._engine, self.say)
+
+    def failed(self, name: str, value: Value, error: str) -> None:
+        """Say nothing: whoever asked for it is told."""
 
     def say(self, line: str) -> None:
         """Say something above the status."""

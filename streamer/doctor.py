@@ -16,19 +16,19 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from streamer import audio
+from streamer import audio, threads
 from streamer.audio import Device
 from streamer.controls import CONTROLS
 from streamer.kernels import cache
 from streamer.kernels.atomics import clock_ns, sleep_us, store
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import DeviceError
+from streamer.precision import AUTO, hint, price_words
 from streamer.tape import PLAY_HEAD, SHORTEST_LEAD
+from streamer.threads import COMFORTABLE
 from streamer.voice import LIVE, NAP_US, PRIORITY, RUN, Voice
 
 MEASURE_SECONDS = 4.0
-COMFORTABLE = 1.3
-"""Real-time factor below which other work on the machine soon costs dropouts."""
 LEAD_FLOOR_MS = {"realtime": 20.0, "normal": 200.0}
 """Least lead by scheduling: without real-time rights a producer 100 ms ahead starved under other load."""
 
@@ -43,6 +43,14 @@ class Report:
     model: str
     processor: str
     cores: int
+    """That this process may use."""
+    precision: str
+    price: str
+    """What the precision costs, in words."""
+    hint: str
+    """How to have a precision chosen, where none can be."""
+    threads: int
+    """How many multiply."""
     compiled: bool
     """Whether the kernels were on disk before."""
     warm_seconds: float
@@ -97,6 +105,8 @@ class Report:
         return [
             ("processor", f"{self.processor}, {self.cores} {'core' if self.cores == 1 else 'cores'}"),
             ("kernels", _kernels_words(self)),
+            ("precision", f"{self.precision}, {self.price}" + (f". {self.hint}" if self.hint else "")),
+            ("threads", _threads_words(self)),
             ("speed", _speed_words(self)),
             ("scheduler", _scheduling_words(self)),
             ("jitter", f"a nap of {NAP_US / 1000} ms ends {self.oversleep_ms_p99:.2f} ms late (p99)"),
@@ -115,25 +125,38 @@ class Report:
         return json.dumps(asdict(self) | {"playable": self.playable, "verdict": self.verdict}, indent=2)
 
 
-def examine(name: str, checkpoint: Checkpoint, seconds: float = MEASURE_SECONDS) -> Report:
+def examine(
+    name: str,
+    checkpoint: Checkpoint,
+    seconds: float = MEASURE_SECONDS,
+    precision: str = AUTO,
+    thread_count: int | None = None,
+) -> Report:
     """Measure a model and what it would play on, for about so many seconds after compiling.
 
-    Raises `StreamerError` where the model cannot be played at all.
+    precision, thread_count: as `streamer.engine.Engine` takes them. Raises `StreamerError` where the model
+    cannot be played at all.
     """
     compiled = cache.compiled_already(f"voice-{checkpoint.spec.architecture}")
     began = time.perf_counter()
-    voice = _new_voice(name, checkpoint)
+    voice = _new_voice(name, checkpoint, precision)
     voice.warm()
+    threads.settle(voice, thread_count)
     warm_seconds = time.perf_counter() - began
     scheduling = _scheduling(voice)
     runs, oversleeps = _measure(voice, scheduling, seconds)
+    voice.close()
     devices, device_problem = _devices()
     sound = RUN / checkpoint.sample_rate
     run_p99, oversleep_p99 = float(np.percentile(runs, 99)), float(np.percentile(oversleeps, 99))
     return Report(
         model=name,
         processor=cache.processor(),
-        cores=os.cpu_count() or 1,
+        cores=threads.cores(),
+        precision=voice.precision,
+        price=price_words(voice.precision, checkpoint.provenance.precision_bits),
+        hint=hint(precision, checkpoint),
+        threads=voice.threads,
         compiled=compiled,
         warm_seconds=warm_seconds,
         cache_problem="" if cache.usable_folder() else f"{cache.folder()} cannot be written",
@@ -160,11 +183,12 @@ def safe_lead_ms(scheduling: str, run_ms: float, oversleep_ms: float, device_rat
 # --- measuring ----------------------------------------------------------------------------------------------
 
 
-def _new_voice(name: str, checkpoint: Checkpoint) -> Voice:
+def _new_voice(name: str, checkpoint: Checkpoint, precision: str) -> Voice:
     """A voice as the engine makes it, with a lead so short that one run is most of it."""
     defaults = {c.name: float(c.default or 0) for c in CONTROLS if c.name in LIVE}
     controls = defaults | {"temperature": checkpoint.provenance.temperature}
-    return Voice(name, checkpoint, controls, lead=max(SHORTEST_LEAD, 2 * RUN / checkpoint.sample_rate))
+    lead = max(SHORTEST_LEAD, 2 * RUN / checkpoint.sample_rate)
+    return Voice(name, checkpoint, controls, lead, precision=precision)
 
 
 def _scheduling(voice: Voice) -> str:
@@ -238,6 +262,10 @@ def _kernels_words(report: Report) -> str:
     if report.compiled:
         return f"compiled already, loaded in {report.warm_seconds:.1f} s"
     return f"compiled now, in {report.warm_seconds:.1f} s; the next start finds them on disk"
+
+
+def _threads_words(report: Report) -> str:
+    return "one multiplies" if report.threads == 1 else f"{report.threads} multiply"
 
 
 def _speed_words(report: Report) -> str:

@@ -21,10 +21,12 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
+from streamer import threads as thread_counts
 from streamer.controls import CONTROLS, Value
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import ControlError, StreamerError
 from streamer.playhead import PlayHead
+from streamer.precision import AUTO
 from streamer.voice import LIVE, Voice
 
 _log = logging.getLogger(__name__)
@@ -64,10 +66,12 @@ class Engine:
         name, checkpoint: the first model. models: where later ones come from. rate: of the device or file,
         in Hz; None for the model's own, which then passes bit for bit. channels: of the device or file; each
         gets the same. lead: seconds that are written ahead of the play head. controls: values that differ
-        from the table's defaults; each must have passed `streamer.controls.parse`.
+        from the table's defaults; each must have passed `streamer.controls.parse`. precision: of
+        `streamer.precision.SETTINGS`, for every model. threads: how many multiply; None for what each model
+        needs here, see `streamer.threads`.
 
     Raises:
-        StreamerError: the model cannot be played at that rate or at all.
+        StreamerError: the model cannot be played at that rate or at all, or there are not so many cores.
     """
 
     def __init__(
@@ -80,8 +84,12 @@ class Engine:
         channels: int = 2,
         lead: float = LEAD,
         controls: dict[str, Value] | None = None,
+        precision: str = AUTO,
+        threads: int | None = None,
     ) -> None:
         self.lead = lead
+        self.precision = precision
+        self._threads = None if threads is None else thread_counts.check(threads)
         self._models = models
         self._listeners: list[Listener] = []
         self._values: dict[str, Value] = {c.name: c.default for c in CONTROLS if c.default is not None}
@@ -108,7 +116,7 @@ class Engine:
         if self._worker.is_alive():
             self._jobs.put(None)
             self._worker.join(_LONGEST_GOODBYE)
-        self._voice.stop()
+        self._voice.close()
         return not self._worker.is_alive()
 
     def listen(self, listener: Listener) -> None:
@@ -158,6 +166,8 @@ class Engine:
             "playing": int(self.play_head.playing),
             "buffer_ms": round(voice.tape.lead_ms, 1),
             "realtime_factor": round(voice.realtime_factor, 2),
+            "precision": voice.precision,
+            "threads": voice.threads,
             "underruns": counters.underruns,
             "device_rate": self.play_head.rate,
             "device_rate_measured": round(counters.measured_rate or 0.0, 2),
@@ -171,8 +181,9 @@ class Engine:
 
     def _new_voice(self, name: str, checkpoint: Checkpoint) -> Voice:
         live = {control: float(self._values[control]) for control in LIVE}
-        voice = Voice(name, checkpoint, live, self.lead)
+        voice = Voice(name, checkpoint, live, self.lead, precision=self.precision)
         voice.warm()
+        thread_counts.settle(voice, self._threads)
         return voice
 
     def _work(self) -> None:
@@ -199,10 +210,10 @@ class Engine:
         try:
             self.play_head.swap(after.tape)
         except StreamerError:  # no way leads from its rate to the device's
-            after.stop()
+            after.close()
             raise
         self._voice = after
         self._values["model"] = after.name
         for control in LIVE:  # what changed meanwhile went to the voice before
             after.set(control, float(self._values[control]))
-        before.stop()
+        before.close()

@@ -5,14 +5,17 @@ switch interval of the interpreter (5 ms) each time. It comes back only when the
 set. Controls reach it as atomically published words; it reads them once a run of `RUN` samples.
 
 Randomness is keyed by (seed, voice, position), so a voice sounds the same however its writing is cut into
-runs.
+runs, and however many threads help to multiply. Those that help stay under the normal scheduler: under the
+real-time one, on a machine that has no core for each, they would keep the one whom they help from running.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ import numpy as np
 from streamer.kernels import cache
 from streamer.kernels.atomics import (
     aligned_words,
+    clock_ns,
     load,
     load_acquire,
     monotonic_ns,
@@ -29,14 +33,28 @@ from streamer.kernels.atomics import (
 )
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import advance, push
+from streamer.kernels.products import THREADS, Helpers, new_crew
 from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import new_scratch, sample
 from streamer.kernels.stepper import Stepper
 from streamer.kernels.views import borrowed
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
-from streamer.models.specs import Spec, WaveNetSpec
-from streamer.tape import SHORTEST_LEAD, WRITE_HEAD, Tape, attention, publish, put, ring_of, ring_size, room
+from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.precision import AUTO, choose, has_dot_product
+from streamer.tape import (
+    PLAY_HEAD,
+    SHORTEST_LEAD,
+    WRITE_HEAD,
+    Tape,
+    attention,
+    publish,
+    put,
+    ring_of,
+    ring_size,
+    room,
+)
+from streamer.threads import cores
 
 RUN = 64
 """Most samples written between two looks at the controls and the tape: 4 ms at 16 kHz."""
@@ -46,6 +64,8 @@ NAP_US = 500
 """How long the thread sleeps when the lead is full."""
 PRIORITY = 2
 """Of SCHED_FIFO: below the audio thread's, which JACK puts at 5 and above."""
+_TRIAL_RUNS = 6
+"""Least runs of a trial."""
 
 # Words that the control thread publishes, as float64; seeds are exact there.
 TEMPERATURE, TOP_K, TOP_P, SEED = range(4)
@@ -60,7 +80,7 @@ WORDS = 16
 def _write(
     weights: Any, state: Any, crew: Any, tape: Any, words: Any, decoding: Any, scratch: Any, count: int
 ) -> None:
-    """Generate samples onto the tape. decoding: amplitudes (Q,), pre-emphasis, voice, side (V,), a code (1,)."""
+    """Write samples onto the tape. decoding: amplitudes (Q,), pre-emphasis, voice, side (V,), code (1,)."""
     weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
     amplitudes, preemphasis, voice, side, code = decoding
     wanted, ring = words.view(np.float64), ring_of(tape)
@@ -120,19 +140,22 @@ class Voice:
         controls: values of the `LIVE` controls.
         lead: seconds that the tape is kept written ahead of the play head.
         number: tells voices of one seed apart.
+        precision: of `streamer.precision.SETTINGS`.
 
     Raises:
         StreamerError: the model needs an input that cannot be computed live, or the lead is impossible.
     """
 
     def __init__(
-        self, name: str, checkpoint: Checkpoint, controls: dict[str, float], lead: float, number: int = 0
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        controls: dict[str, float],
+        lead: float,
+        number: int = 0,
+        precision: str = AUTO,
     ) -> None:
         spec, rate, quantiser = checkpoint.spec, checkpoint.sample_rate, checkpoint.quantiser
-        if spec.side:
-            raise StreamerError(
-                f"{name}: it needs an input from past samples that this version cannot compute"
-            )
         if not SHORTEST_LEAD <= lead <= HISTORY:
             raise StreamerError(
                 f"a lead of {lead * 1000:g} ms is impossible: "
@@ -142,7 +165,9 @@ class Voice:
         self.checkpoint = checkpoint
         self.tape = Tape(rate, 2 * ring_size(round(HISTORY * rate)), round(lead * rate))
         self.scheduling = "not started"
-        self._stepper = Stepper(spec, checkpoint.tensors, _condition(spec))
+        self._stepper = new_stepper(name, checkpoint, choose(precision, checkpoint, has_dot_product()))
+        self._crew = new_crew()
+        self._end_helpers = weakref.finalize(self, Helpers(self._crew).close)
         self._words = aligned_words(WORDS)
         amplitudes = (quantiser.table() / quantiser.scale).astype(np.float32)
         side = np.zeros(spec.side, np.float32)
@@ -170,14 +195,52 @@ class Voice:
         cost = float(load(self._words.view(np.float64), NS_PER_SAMPLE))
         return 1e9 / (cost * self.checkpoint.sample_rate) if cost else 0.0
 
+    @property
+    def precision(self) -> str:
+        """What the model's matrices are kept at, of `streamer.kernels.precision.PRECISIONS`."""
+        return self._stepper.precision
+
+    @property
+    def threads(self) -> int:
+        """How many multiply, the one that writes included."""
+        return int(self._crew[THREADS])
+
+    def use(self, threads: int) -> None:
+        """Multiply on so many threads from now on, which changes no sample. Not while the thread runs."""
+        self._end_helpers()
+        Helpers(new_crew(threads)).close()  # compiles, or loads from disk, what they run
+        self._crew = new_crew(threads)
+        self._end_helpers = weakref.finalize(self, Helpers(self._crew).close)
+
+    def trial(self, seconds: float) -> float:
+        """The real-time factor on the threads in use, from so many seconds of work that leave no trace.
+
+        Of runs that hold a SampleRNN's slowest frame, whole, the fastest counts: helpers that have just begun
+        may share a core with whom they help until the system moves them, and it may interrupt any run.
+        """
+        spec, rate = self.checkpoint.spec, self.checkpoint.sample_rate
+        frame = spec.frames[0] if isinstance(spec, SampleRnnSpec) else 1
+        run = frame * math.ceil(SHORTEST_LEAD * rate / frame)
+        tape, before = Tape(rate, 2 * ring_size(run), run), self._stepper.snapshot()
+        words = aligned_words(WORDS)
+        words[:] = self._words
+        took: list[int] = []
+        while len(took) < _TRIAL_RUNS or sum(took) < 1e9 * seconds:
+            began = clock_ns()
+            self._generate(tape, words, forever=False)
+            took.append(clock_ns() - began)
+            store(tape.buffer, PLAY_HEAD, tape.write_head)
+        self._stepper.restore(before)
+        return run / rate * 1e9 / min(took)
+
     def fill(self) -> None:
         """Write until the lead is full, and return. Not while the thread runs."""
-        self._generate(forever=False)
+        self._generate(self.tape, self._words, forever=False)
 
     def warm(self) -> None:
         """Compile, or load from disk, all that `fill` and the thread run; writes nothing."""
         self.tape.attention = 1
-        self._generate(forever=False)
+        self._generate(self.tape, self._words, forever=False)
         self.tape.attention = 0
         cache.mark_compiled(f"voice-{self.checkpoint.spec.architecture}")
 
@@ -203,14 +266,28 @@ class Voice:
             self._thread = None
         self.tape.attention = 0
 
+    def close(self) -> None:
+        """End the thread and those that help; what is written stays, and nothing more can be."""
+        self.stop()
+        self._end_helpers()
+        self._stepper.close()
+
     def _run(self) -> None:
         self.scheduling = _ask_for_realtime()
-        self._generate(forever=True)
+        self._generate(self.tape, self._words, forever=True)
 
-    def _generate(self, forever: bool) -> None:
-        stepper, rate = self._stepper, self.checkpoint.sample_rate
-        model = (stepper.weights, stepper.state, stepper.crew)
-        _generate(*model, self.tape.buffer, self._words, self._decoding, self._scratch, rate, forever)
+    def _generate(self, tape: Tape, words: Any, forever: bool) -> None:
+        model = (self._stepper.weights, self._stepper.state, self._crew)
+        rate = self.checkpoint.sample_rate
+        _generate(*model, tape.buffer, words, self._decoding, self._scratch, rate, forever)
+
+
+def new_stepper(name: str, checkpoint: Checkpoint, precision: str) -> Stepper:
+    """A model at rest, as voices play it; raise `StreamerError` for one that none can play."""
+    spec = checkpoint.spec
+    if spec.side:
+        raise StreamerError(f"{name}: it needs an input from past samples that this version cannot compute")
+    return Stepper(spec, checkpoint.tensors, _condition(spec), precision=precision)
 
 
 def _condition(spec: Spec) -> Any:
@@ -225,7 +302,7 @@ def _ask_for_realtime() -> str:
 
     On a single core it would starve everything else, the audio thread's parent included.
     """
-    if not hasattr(os, "sched_setscheduler") or (os.cpu_count() or 1) < 2:
+    if not hasattr(os, "sched_setscheduler") or cores() < 2:
         return "normal"
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))

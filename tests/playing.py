@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from osc_rig import Client
 
 from streamer.models import checkpoint
-from streamer.models.checkpoint import Checkpoint, Provenance
+from streamer.models.checkpoint import Checkpoint, PrecisionBits, Provenance
 from streamer.models.quantisers import Quantiser
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 from streamer.voice import Voice
@@ -42,10 +42,16 @@ def save_models(folder: Path) -> dict[str, Checkpoint]:
     return {name: save_model(folder / f"{name}.safetensors", spec) for name, spec in SPECS.items()}
 
 
-def save_model(path: Path, spec: Spec, rate: int = MODEL_RATE, temperature: float = 1.0) -> Checkpoint:
+def save_model(
+    path: Path,
+    spec: Spec,
+    rate: int = MODEL_RATE,
+    temperature: float = 1.0,
+    bits: PrecisionBits | None = None,
+) -> Checkpoint:
     rng = np.random.default_rng(1)
     tensors = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in spec.tensors().items()}
-    described = Provenance(title="noise", licence="CC0-1.0", temperature=temperature)
+    described = Provenance(title="noise", licence="CC0-1.0", temperature=temperature, precision_bits=bits)
     return checkpoint.save(
         path,
         spec=spec,

@@ -8,21 +8,34 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-from playing import MODEL_RATE, PATIENCE, WITHOUT_TRAINING, new_voice, save_models, tape_of, wait_for
+from playing import (
+    MODEL_RATE,
+    PATIENCE,
+    SPECS,
+    WITHOUT_TRAINING,
+    new_voice,
+    save_model,
+    save_models,
+    tape_of,
+    wait_for,
+)
 
 from streamer import __version__, controls
 from streamer.cli import INSTEAD_SECONDS, main
 from streamer.controls import CONTROLS
-from streamer.models.checkpoint import Checkpoint
+from streamer.models.checkpoint import Checkpoint, PrecisionBits
+from streamer.models.specs import SampleRnnSpec
 from streamer.playhead import FADE_SECONDS
+from streamer.precision import has_dot_product
 
-COMMANDS = ("play", "render", "models", "controls", "devices", "doctor", "train", "bench")
+COMMANDS = ("play", "render", "models", "controls", "devices", "doctor", "train", "price", "bench")
 FADE = round(FADE_SECONDS * MODEL_RATE)
 
 
@@ -129,6 +142,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["render", "a.wav", "--temperature", "hot"],
         ["play", "--rate", "-48000"],
         ["play", "--lead", "soon"],
+        ["play", "--precision", "int4"],
+        ["render", "a.wav", "--threads", "0"],
+        ["doctor", "--threads", "1000000"],
+        ["render", "a.wav", "--threads", "many"],
+        ["price", "wave"],
     ],
 )
 def test_what_cannot_be_meant_is_exit_code_2(
@@ -151,6 +169,8 @@ def test_models_are_listed_and_a_damaged_one_is_named(
     rows = {row["name"]: row for row in json.loads(out)}
     assert {"wave", "rnn"} <= set(rows)
     row = rows["wave"]
+    assert row["precision_bits"] is None
+    assert rows["lead-guitar"]["precision_bits"]["fp32"] == pytest.approx(5.747, abs=0.001)
     assert row["architecture"] == "wavenet"
     assert row["sample_rate"] == MODEL_RATE
     assert row["license"] == "CC0-1.0"
@@ -202,12 +222,55 @@ def test_render_writes_what_the_model_gives(
     path = tmp_path / "out.flac"
     text = told(capsys, "render", path, "--model", "rnn", "--seconds", "0.5", "--seed", "6", "--gain", "0.5")
     assert re.fullmatch(
-        r".*out\.flac: 0\.5 s of rnn \(samplernn, .*\), written at [\d.]+ times real time\.\n", text
+        r"What lower precision costs this model is unknown; to measure it: streamer price MODEL AUDIO\n"
+        r".*out\.flac: 0\.5 s of rnn \(samplernn, .*; fp32, 1 thread\), "
+        r"written at [\d.]+ times real time\.\n",
+        text,
     )
     sound, _ = sf.read(path)
     assert len(sound) == MODEL_RATE // 2
     expected = tape_of(models["rnn"], 0.5, seed=6) / 2
     np.testing.assert_allclose(sound[FADE:-FADE], expected[FADE:-FADE], atol=2.0**-23)
+
+
+def test_precision_changes_the_sound_the_same_way_every_time(
+    models: dict[str, Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / f"{name}.wav" for name in ("fp32", "first", "second")]
+    for path, precision in zip(files, ("fp32", "int8", "int8"), strict=True):
+        text = told(capsys, "render", path, "--model", "rnn", "--seconds", "0.3", "--precision", precision)
+        assert f"; {precision}, 1 thread)" in text
+        assert "streamer price" not in text
+    exact, first, second = (path.read_bytes() for path in files)
+    assert first == second != exact
+
+
+def test_threads_change_nothing_in_a_file(
+    models: dict[str, Checkpoint],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("streamer.threads.cores", lambda: 2)
+    spec = SampleRnnSpec(frames=(8, 2), dim=160, rnn_layers=1, embedding=8)  # wide enough to be shared
+    model = tmp_path / "wide.safetensors"
+    save_model(model, spec)
+    one, two = tmp_path / "one.wav", tmp_path / "two.wav"
+    for path, count in ((one, "1"), (two, "2")):
+        text = told(capsys, "render", path, "--model", model, "--seconds", "0.3", "--threads", count)
+        assert f"fp32, {count} thread" in text
+    assert one.read_bytes() == two.read_bytes()
+    assert not [thread for thread in threading.enumerate() if "helper" in thread.name]
+
+
+def test_a_price_that_is_small_has_its_precision_chosen(
+    models: dict[str, Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "cheap.safetensors"
+    save_model(model, SPECS["rnn"], bits=PrecisionBits(5.0, int8dot=5.03))
+    text = told(capsys, "render", tmp_path / "a.wav", "--model", model, "--seconds", "0.1")
+    assert f"; {'int8dot' if has_dot_product() else 'fp32'}, 1 thread)" in text
+    assert "streamer price" not in text
 
 
 @pytest.mark.parametrize(
@@ -295,7 +358,7 @@ def test_without_a_device_play_says_so_and_writes_a_file(
 ) -> None:
     done = run(tmp_path, "play", "wave", "--seed", "2", source=WITHOUT_TRAINING, env=no_device)
     assert (done.returncode, done.stderr) == (0, "")
-    explanation, instead, result = done.stdout.splitlines()
+    explanation, instead, _, result = done.stdout.splitlines()
     assert "no sound device" in explanation
     assert all(way in explanation for way in ("--device", "--list-devices", "JACK"))
     assert "streamer-wave.wav" in instead
@@ -341,3 +404,10 @@ def test_training_without_torch_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "pip install 'streamer[train]'" in refused(capsys, "train", tmp_path, "--recipe", "any")
+
+
+def test_measuring_prices_without_soxr_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    assert "pip install 'streamer[train]'" in refused(capsys, "price", "wave", "a.wav")

@@ -1,6 +1,7 @@
 """What the doctor measures and says. Speed is never asserted: slow machines are reports made by hand."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,10 @@ HEALTHY = Report(
     model="bell",
     processor="Abacus",
     cores=4,
+    precision="int8dot",
+    price="+0.0020 bits a sample",
+    hint="",
+    threads=1,
     compiled=True,
     warm_seconds=0.7,
     cache_problem="",
@@ -37,7 +42,18 @@ HEALTHY = Report(
     device_problem="",
     lead_ms=50,
 )
-WORDS = ["processor", "kernels", "speed", "scheduler", "jitter", "sound", "lead", "verdict"]
+WORDS = [
+    "processor",
+    "kernels",
+    "precision",
+    "threads",
+    "speed",
+    "scheduler",
+    "jitter",
+    "sound",
+    "lead",
+    "verdict",
+]
 
 
 @pytest.fixture
@@ -75,6 +91,20 @@ def test_examination_measures_and_says_everything(save: Callable[[WaveNetSpec], 
         word for word in WORDS if word != "lead" or report.playable
     ]
     assert json.loads(report.as_json())["verdict"] == report.verdict
+    assert report.precision == "fp32"
+    assert "streamer price MODEL AUDIO" in line(report, "precision")
+    assert report.threads >= 1
+
+
+def test_what_is_asked_for_is_examined(
+    save: Callable[[WaveNetSpec], Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.threads.cores", lambda: 2)
+    report = doctor.examine("tiny", save(TINY), seconds=0.01, precision="int8", thread_count=2)
+    assert line(report, "precision") == "int8, its price is not measured"
+    assert line(report, "threads") == "2 multiply"
+    assert report.cores == 2
+    assert not [thread for thread in threading.enumerate() if "helper" in thread.name]
 
 
 def test_model_that_cannot_be_played_is_an_error(save: Callable[[WaveNetSpec], Checkpoint]) -> None:
@@ -84,6 +114,8 @@ def test_model_that_cannot_be_played_is_an_error(save: Callable[[WaveNetSpec], C
 
 def test_healthy_machine_plays() -> None:
     assert HEALTHY.playable
+    assert line(HEALTHY, "precision") == "int8dot, +0.0020 bits a sample"
+    assert line(HEALTHY, "threads") == "one multiplies"
     assert HEALTHY.verdict == "bell plays in real time here."
     assert "3.20 times real time" in line(HEALTHY, "speed")
     assert line(HEALTHY, "sound") == "1 device, the default is 3 Card (ALSA) at 44100 Hz"

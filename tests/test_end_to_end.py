@@ -297,6 +297,7 @@ def test_models_follow_each_other_and_a_bad_one_changes_nothing(
     with stage.perform("wave") as (player, recorder):
         wait_heard(recorder, MODEL_RATE // 5)
         assert player.set("model", "rnn") == "rnn"
+        player.wait_said(r"Playing rnn \(samplernn, .*; fp32, \d threads?\)\.\n")
         wait_heard(recorder, MODEL_RATE // 5)
         for wrong, reason in (("flute", "flute"), ("torn", "truncated"), ("../models/wave", "no model")):
             player.osc.send("/streamer/model", wrong)
@@ -354,7 +355,10 @@ def test_status_says_what_a_performer_watches(stage: Stage) -> None:
     assert 100 < float(str(status["buffer_ms"])) <= 1000
     assert float(str(status["realtime_factor"])) > 1
     assert status["underruns"] == 0
-    assert "rnn (samplernn" in player.said
+    assert status["precision"] == "fp32"
+    assert status["threads"] in (1, 2)
+    assert re.search(r"^Playing rnn \(samplernn, .*; fp32, \d threads?\) on ", player.said, re.MULTILINE)
+    assert "to measure it: streamer price MODEL AUDIO" in player.said
     assert re.search(
         r"buffer \d+ ms \| [\d.]+x real time \| \d+ underruns \| 16000 Hz, measured", player.said
     )

@@ -16,12 +16,15 @@ from playing import MODEL_RATE, SPECS, save_model, save_models, tape_of, wait_fo
 from streamer.controls import Value
 from streamer.engine import LEAD, Engine
 from streamer.library import Library
-from streamer.models.checkpoint import Checkpoint
+from streamer.models.checkpoint import Checkpoint, PrecisionBits
 from streamer.models.errors import ControlError, DeviceError
+from streamer.models.specs import SampleRnnSpec
 from streamer.playhead import FADE_SECONDS
 
 FADE = round(FADE_SECONDS * MODEL_RATE)
 BLOCK = 160
+LARGE = SampleRnnSpec(frames=(8, 2), dim=256, rnn_layers=1, embedding=8)
+"""So large that int8 is chosen where its price is small."""
 
 Floats = NDArray[np.float32]
 
@@ -71,6 +74,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Check
         saved = save_models(folder)
         (folder / "torn.safetensors").write_bytes((folder / "wave.safetensors").read_bytes()[:-1])
         save_model(folder / "odd.safetensors", SPECS["wave"], rate=191_999)
+        save_model(folder / "cheap.safetensors", LARGE, bits=PrecisionBits(5.0, int8=5.0))
         yield saved
 
 
@@ -223,6 +227,29 @@ def test_a_model_follows_with_the_same_controls(start: Start, models: dict[str, 
     assert engine.get("model") == engine.status()["model"] == "rnn"
 
 
+def test_a_model_that_follows_has_a_precision_of_its_own_unless_one_is_asked_for(start: Start) -> None:
+    for asked, expected in (("auto", ["fp32", "int8", "fp32"]), ("bf16", ["bf16"] * 3)):
+        engine, ear = start(precision=asked)
+        found = [engine.voice.precision]
+        for name in ("cheap", "rnn"):
+            engine.set("model", name)
+            assert ear.wait() == ("model", name, "")
+            found.append(str(engine.status()["precision"]))
+        assert found == expected
+
+
+def test_the_threads_that_help_go_with_their_voice(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.threads.cores", lambda: 3)
+    engine, ear = start(threads=3)
+    running = threading.active_count()
+    for name, value in (("model", "rnn"), ("reset", True), ("model", "wave")):
+        engine.set(name, value)
+        assert ear.wait() == (name, value, "")
+        wait_for(lambda: threading.active_count() == running, "the end of the voice before")
+    assert engine.close()
+    assert not [thread for thread in threading.enumerate() if "helper" in thread.name]
+
+
 @pytest.mark.parametrize(("name", "reason"), [("torn", "truncated"), ("odd", "too odd")])
 def test_a_model_that_fails_leaves_the_sound_and_nothing_behind(
     start: Start, models: dict[str, Checkpoint], name: str, reason: str
@@ -319,5 +346,5 @@ def test_status_says_what_is_played(start: Start) -> None:
     assert float(status.pop("realtime_factor")) > 0
     assert status == {
         "model": "rnn", "playing": 1, "buffer_ms": 400.0, "underruns": 0, "device_rate": MODEL_RATE,
-        "device_rate_measured": 0.0, "device_underflows": 0,
+        "device_rate_measured": 0.0, "device_underflows": 0, "precision": "fp32", "threads": 1,
     }  # fmt: skip
