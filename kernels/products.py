@@ -50,7 +50,7 @@ _SHARED_BYTES = 48 * 1024
 """A smaller matrix is multiplied sooner than offered and waited for."""
 _SPINS = 4000
 """Looks at the turn before a helper without work goes to sleep: about a fifth of a millisecond."""
-_NAP_US = 50
+_SHORTEST_NAP_US, _LONGEST_NAP_US = 50, 2000
 
 _SIZE_BYTE = 24  # of the header: how many bytes the matrix has
 _DOT8 = int(Packing.DOT8)
@@ -105,18 +105,19 @@ def _do_part(crew: Words, part: int) -> None:
 @compiled
 def _help(crew: Words, helper: int) -> None:
     """Take what is offered, until the crew ends."""
-    turn, idle = _turn(helper), 0
+    turn, idle, nap = _turn(helper), 0, _SHORTEST_NAP_US
     while load_acquire(crew, ENDING) == 0:
         number = load_acquire(crew, turn)
         if number % 2 == 0 and compare_exchange(crew, turn, number, number + 1):
             _do_part(crew, helper)
             store_release(crew, turn + CACHE_LINE_WORDS, number)
-            idle = 0
+            idle, nap = 0, _SHORTEST_NAP_US
         elif idle < _SPINS:
             idle += 1
             pause()
         else:
-            sleep_us(_NAP_US)
+            sleep_us(nap)  # the longer the idler: what wakes up often is felt by whatever else runs
+            nap = min(2 * nap, _LONGEST_NAP_US)
 
 
 @inner
