@@ -17,7 +17,7 @@ from streamer.models.errors import StreamerError
 
 PRECISIONS = ("fp32", "bf16", "int8", "int8dot")
 
-_CACHE_BYTES = 3 * 2**19
+CACHE_BYTES = 3 * 2**19
 """What a core's own cache may be expected to hold; of more, every byte to read counts. The same on every
 machine, so that a model sounds the same on every machine."""
 
@@ -42,6 +42,6 @@ def resolve(precision: str) -> str:
 def scheme(precision: str, weights: int) -> Scheme:
     """The scheme of a resolved precision for matrices of so many weights in all."""
     if precision == "fp32":
-        return Scheme(Packing.FP32 if 4 * weights <= _CACHE_BYTES else Packing.FIXED24, Packing.FP32)
+        return Scheme(Packing.FP32 if 4 * weights <= CACHE_BYTES else Packing.FIXED24, Packing.FP32)
     matrix = {"bf16": Packing.BF16, "int8": Packing.INT8, "int8dot": Packing.DOT8}[precision]
     return Scheme(matrix, Packing.BF16)

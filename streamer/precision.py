@@ -7,7 +7,7 @@ processor of a kind, however busy.
 
 from __future__ import annotations
 
-from streamer.kernels.precision import PRECISIONS, resolve
+from streamer.kernels.precision import CACHE_BYTES, PRECISIONS, resolve
 from streamer.models.checkpoint import Header, PrecisionBits
 
 AUTO = "auto"
@@ -15,8 +15,6 @@ SETTINGS = (AUTO, *PRECISIONS)
 MOST_BITS = {"bf16": 0.01, "int8": 0.01, "int8dot": 0.03}
 """The most that a precision may cost for `AUTO` to take it, in bits a sample more than fp32."""
 
-_CACHE_BYTES = 3 * 2**19
-"""Weights that fit into so many bytes stay in a core's own cache."""
 _WIDTHS = {"fp32": 4, "bf16": 2}
 
 
@@ -70,6 +68,6 @@ def _by_speed(weights: int) -> tuple[str, ...]:
     the more, which pays only for weights that come from beyond a core's own cache: of 0.24 M weights fp32 was
     a quarter faster than int8, of 2.9 M int8 was 2.7 times as fast as fp32.
     """
-    near = [precision for precision, width in _WIDTHS.items() if width * weights <= _CACHE_BYTES]
+    near = [precision for precision, width in _WIDTHS.items() if width * weights <= CACHE_BYTES]
     far = [precision for precision in ("int8", "bf16", "fp32") if precision not in near]
     return ("int8dot", *near, *far)
