@@ -1,5 +1,7 @@
 """Products of packed matrices against float64: several vectors, sparse ones, several threads."""
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -240,14 +242,40 @@ def test_other_arrays_are_refused(weight):
         multiply(new_crew(), zeros(16), zeros(16), weight, zeros(16))
 
 
+def emitted():
+    """The product as it is emitted now."""
+    module = ir.Module()
+    emit.function(module, "product", simd._ARGUMENTS, simd._emit_choice).linkage = "external"
+    return binding.parse_assembly(str(module))
+
+
 def assembly(triple, features):
     """The product as LLVM makes it for another processor."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    module = ir.Module()
-    emit.function(module, "product", simd._ARGUMENTS, simd._emit_choice).linkage = "external"
     machine = binding.Target.from_triple(triple).create_target_machine(features=features, opt=2)
-    return machine.emit_assembly(binding.parse_assembly(str(module)))
+    return machine.emit_assembly(emitted())
+
+
+@pytest.mark.skipif(
+    not binding.get_host_cpu_features().get("avxvnni"), reason="this processor has no dot product of 256 bits"
+)
+def test_the_dot_product_of_256_bits_gives_the_same_bits(monkeypatch):
+    host = binding.get_host_cpu_features()
+    case = Case(Packing.DOT8, 5, PANEL + 70, 250, 6)
+    features(monkeypatch, avxvnni=True)
+    machine = binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=host.flatten(), opt=2
+    )
+    engine = binding.create_mcjit_compiler(emitted(), machine)
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(simd._ARGUMENTS))(
+        engine.get_function_address("product")
+    )
+    out = zeros(case.bias.size)
+    places = [array.ctypes.data for array in (out, case.bias, case.matrix, case.x)]
+    call(*places, 6, 4 * case.bias.shape[1], 0, 0, 0, 1)
+    monkeypatch.undo()
+    assert np.array_equal(out.reshape(case.bias.shape), case.several())
 
 
 def features(monkeypatch, **having):
