@@ -49,7 +49,7 @@ _HELPER_WORDS = 2 * CACHE_LINE_WORDS
 _SHARED_BYTES = 48 * 1024
 """A smaller matrix is multiplied sooner than offered and waited for."""
 _SPINS = 4000
-"""Looks at the turn before a helper without work goes to sleep: about a fifth of a millisecond."""
+"""Looks at a word before who waits for it goes to sleep: about a fifth of a millisecond."""
 _SHORTEST_NAP_US, _LONGEST_NAP_US = 50, 2000
 
 _SIZE_BYTE = 24  # of the header: how many bytes the matrix has
@@ -121,6 +121,18 @@ def _help(crew: Words, helper: int) -> None:
 
 
 @inner
+def _wait(crew: Words, word: int, number: int) -> None:
+    """Until the word has this number. Who is to write it may wait for this thread's core: let go of that."""
+    spins = 0
+    while load_acquire(crew, word) != number:
+        spins += 1
+        if spins < _SPINS:
+            pause()
+        else:
+            sleep_us(_SHORTEST_NAP_US)
+
+
+@inner
 def _share(crew: Words) -> None:
     """Do the product on offer, with the helpers that are awake."""
     threads, number = crew[THREADS], crew[NUMBER] + 2
@@ -133,8 +145,7 @@ def _share(crew: Words) -> None:
         if compare_exchange(crew, turn, number, number + 1):
             _do_part(crew, helper)
         else:
-            while load_acquire(crew, turn + CACHE_LINE_WORDS) != number:
-                pause()
+            _wait(crew, turn + CACHE_LINE_WORDS, number)
 
 
 @inner
