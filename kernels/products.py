@@ -4,6 +4,7 @@ In compiled code:
     matvec(crew, out, bias, matrix, x)                      out = bias + x @ matrix
     matmat(crew, out, bias, matrix, x, count, bias_width)   the same for count vectors, rows of x and out
     matvec_sparse(crew, out, bias, matrix, x, nonzero)      the same where most of x may be 0
+    multiply_positive(crew, out, bias, matrix, x, count, nonzero)       the same behind a ReLU
 
 Vectors are float32 and padded, matrices packed (`packing`). out may be bias itself, which accumulates.
 
@@ -36,6 +37,7 @@ from streamer.kernels.atomics import (
     store_release,
 )
 from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.nonlinear import relu, relu_sparse
 from streamer.kernels.packing import Bytes, Floats, Packing
 from streamer.kernels.simd import call_product, product_address
 from streamer.kernels.views import address, word_at
@@ -194,3 +196,19 @@ def matvec_sparse(crew: Words, out: Floats, bias: Floats, matrix: Bytes, x: Floa
     else:
         rows = address(nonzero.rows)
         _multiply(crew, out, bias, matrix, nonzero.values, 1, 0, rows, nonzero.length[0])
+
+
+@inner
+def multiply_positive(
+    crew: Words, out: Floats, bias: Floats, matrix: Bytes, x: Floats, count: int, nonzero: Nonzero
+) -> None:
+    """`out[i] = bias + relu(x[i]) @ matrix` for count vectors; x becomes relu(x), `nonzero` is overwritten.
+
+    Of a single vector only the rows are read that count.
+    """
+    if count == 1:
+        nonzero.length[0] = relu_sparse(x, nonzero.values, nonzero.rows)
+        matvec_sparse(crew, out, bias, matrix, x, nonzero)
+    else:
+        relu(x)
+        matmat(crew, out, bias, matrix, x, count, 0)

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.kernels.compiling import compiled, inner
-from streamer.kernels.nonlinear import relu, relu_sparse, sigmoid, tanh
+from streamer.kernels.nonlinear import sigmoid, tanh
 from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
 from streamer.kernels.precision import Scheme, scheme
-from streamer.kernels.products import Nonzero, matmat, matvec, matvec_sparse
+from streamer.kernels.products import Nonzero, matmat, matvec, matvec_sparse, multiply_positive
 from streamer.kernels.views import borrowed, span, tail
 from streamer.models.specs import GATES, SampleRnnSpec
 
@@ -581,25 +581,6 @@ def _sum_window(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, 
             matvec(crew, total, total, tail(weights.matrices, weights.side_at), state.side)
 
 
-@inner
-def _multiply_positive(
-    weights: SampleRnnWeights,
-    state: SampleRnnState,
-    crew: Integers,
-    out: Floats,
-    bias: Floats,
-    at: int,
-    x: Floats,
-) -> None:
-    """`out = bias + relu(x) @ matrix` for every voice; of a single one only the rows that count are read."""
-    if _voices(state) == 1:
-        state.nonzero.length[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
-        matvec_sparse(crew, out, bias, tail(weights.matrices, at), x, state.nonzero)
-    else:
-        relu(x)
-        _multiply(weights, state, crew, out, bias, 0, at, x)
-
-
 @compiled
 def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew: Integers) -> None:
     """Compute the next codes' logits into ``state.logits``. side (B V,): known before those codes."""
@@ -607,14 +588,16 @@ def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew
     side, crew = borrowed(side), borrowed(crew)
     _run_due_tiers(weights, state, crew)
     _sum_window(weights, state, side, crew)
-    x, other = state.sum, state.other
+    x, other, voices, nonzero = state.sum, state.other, _voices(state), state.nonzero
     for layer in range(weights.hidden):
         bias = tail(weights.hidden_bias, layer * weights.dim)
-        _multiply_positive(weights, state, crew, other, bias, weights.hidden_at[layer], x)
+        matrix = tail(weights.matrices, weights.hidden_at[layer])
+        multiply_positive(crew, other, bias, matrix, x, voices, nonzero)
         x, other = other, x
-    _multiply_positive(weights, state, crew, state.output, weights.output_bias, weights.output_at, x)
+    matrix = tail(weights.matrices, weights.output_at)
+    multiply_positive(crew, state.output, weights.output_bias, matrix, x, voices, nonzero)
     levels, width = weights.levels, len(weights.output_bias)
-    for voice in range(_voices(state)):
+    for voice in range(voices):
         for i in range(levels):
             state.logits[voice * levels + i] = state.output[voice * width + i]
 

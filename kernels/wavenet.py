@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamer.kernels.compiling import compiled, inner
-from streamer.kernels.nonlinear import gate, relu, relu_sparse
+from streamer.kernels.nonlinear import gate
 from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
 from streamer.kernels.precision import scheme
-from streamer.kernels.products import Nonzero, matmat, matvec, matvec_sparse
+from streamer.kernels.products import Nonzero, matmat, matvec, multiply_positive
 from streamer.kernels.views import borrowed, span, tail
 from streamer.models.errors import SpecError
 from streamer.models.specs import WaveNetSpec
@@ -412,26 +412,6 @@ def _run_layers(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew
     _keep(state, last, time)
 
 
-@inner
-def _multiply_positive(
-    weights: WaveNetWeights,
-    state: WaveNetState,
-    crew: Integers,
-    out: Floats,
-    bias: Floats,
-    at: int,
-    x: Floats,
-) -> None:
-    """`out = bias + relu(x) @ matrix` for every voice; of a single one only the rows that count are read."""
-    matrix, voices = tail(weights.matrices, at), _voices(weights, state)
-    if voices == 1:
-        state.nonzero.length[0] = relu_sparse(x, state.nonzero.values, state.nonzero.rows)
-        matvec_sparse(crew, out, bias, matrix, x, state.nonzero)
-    else:
-        relu(x)
-        matmat(crew, out, bias, matrix, x, voices, 0)
-
-
 @compiled
 def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
     """Compute the next codes' logits into ``state.logits``. side (B V,): known once the newest codes are."""
@@ -442,12 +422,10 @@ def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: In
     _convolve(weights, state, crew, last, time)
     state.ahead_at[0] = time
     matmat(crew, state.skip, weights.skip_bias, tail(weights.matrices, weights.skip_at), state.z, voices, 0)
-    _multiply_positive(
-        weights, state, crew, state.hidden, weights.output1_bias, weights.output1_at, state.skip
-    )
-    _multiply_positive(
-        weights, state, crew, state.output, weights.output2_bias, weights.output2_at, state.hidden
-    )
+    matrix, nonzero = tail(weights.matrices, weights.output1_at), state.nonzero
+    multiply_positive(crew, state.hidden, weights.output1_bias, matrix, state.skip, voices, nonzero)
+    matrix = tail(weights.matrices, weights.output2_at)
+    multiply_positive(crew, state.output, weights.output2_bias, matrix, state.hidden, voices, nonzero)
     levels, width = weights.levels, len(weights.output2_bias)
     for voice in range(voices):
         for i in range(levels):
