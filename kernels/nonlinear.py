@@ -20,7 +20,7 @@ from streamer.kernels.packing import LANES, Floats
 Places = NDArray[np.int32]
 
 _F = np.float32
-_ZERO, _HALF, _ONE, _TWO = _F(0), _F(0.5), _F(1), _F(2)
+_ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
 
 # A rational approximation of tanh, odd over even: Eigen's generic_fast_tanh_float, 13/6, a few ulp inside the
 # clamp.

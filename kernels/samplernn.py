@@ -39,7 +39,7 @@ and so is packed negated."""
 
 _KIND = {"gru-torch": GRU_RESET_AFTER, "gru-keras": GRU_RESET_AFTER, "gru-theano": GRU_RESET_BEFORE}
 _ORDER = {GRU_RESET_AFTER: "rzn", GRU_RESET_BEFORE: "rzn", LSTM: "ifgo"}
-_ONE, _HALF, _TWO = np.float32(1), np.float32(0.5), np.float32(2)
+_ONE, _TWO = np.float32(1), np.float32(2)
 
 
 class SampleRnnWeights(NamedTuple):
@@ -163,10 +163,6 @@ def _reorder(values: NDArray[np.float32], spec: SampleRnnSpec) -> list[NDArray[n
     if kind == GRU_RESET_BEFORE:
         parts["z"] = -parts["z"]
     return [pad(parts[gate]) for gate in _ORDER[kind]]
-
-
-def _pad_rows(matrix: NDArray[np.floating]) -> NDArray[np.float32]:  # type: ignore[type-arg]
-    return pad(np.asarray(matrix).T).T
 
 
 def _folds(spec: SampleRnnSpec) -> bool:

@@ -19,7 +19,7 @@ from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import State, Weights, advance, feed, push
 from streamer.kernels.precision import PRECISIONS as PRECISIONS
 from streamer.kernels.precision import resolve
-from streamer.kernels.products import Helpers, new_crew
+from streamer.kernels.products import THREADS, Helpers, new_crew
 from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import new_scratch, sample
 from streamer.kernels.views import borrowed, span
@@ -105,9 +105,8 @@ class Stepper:
         self.voices = voices
         self.weights: Weights = dispatch.pack(spec, tensors, self.precision)
         self.state: State = dispatch.new_state(self.weights, voices)
-        self.crew = new_crew(threads)
+        self._hire(threads)
         self._scratch = new_scratch(spec.levels)
-        self._end = weakref.finalize(self, Helpers(self.crew).close)
         if condition is not None:
             self.set_condition(condition)
         elif isinstance(spec, WaveNetSpec) and spec.condition:
@@ -127,6 +126,20 @@ class Stepper:
     def working_set(self) -> int:
         """Bytes of all weights that are read in turn."""
         return self.weights.matrices.size
+
+    @property
+    def threads(self) -> int:
+        """How many multiply, the caller's included."""
+        return int(self.crew[THREADS])
+
+    def use(self, threads: int) -> None:
+        """Multiply on so many threads from now on, which changes no bit of what comes out."""
+        self.close()
+        self._hire(threads)
+
+    def _hire(self, threads: int) -> None:
+        self.crew = new_crew(threads)
+        self._end = weakref.finalize(self, Helpers(self.crew).close)
 
     def close(self) -> None:
         """End the threads that help; the stepper is of no more use."""

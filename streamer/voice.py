@@ -15,7 +15,6 @@ import math
 import os
 import threading
 import time
-import weakref
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,6 @@ from streamer.kernels.atomics import (
 )
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import advance, push
-from streamer.kernels.products import THREADS, Helpers, new_crew
 from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import new_scratch, sample
 from streamer.kernels.stepper import Stepper
@@ -166,8 +164,6 @@ class Voice:
         self.tape = Tape(rate, 2 * ring_size(round(HISTORY * rate)), round(lead * rate))
         self.scheduling = "not started"
         self._stepper = new_stepper(name, checkpoint, choose(precision, checkpoint, has_dot_product()))
-        self._crew = new_crew()
-        self._end_helpers = weakref.finalize(self, Helpers(self._crew).close)
         self._words = aligned_words(WORDS)
         amplitudes = (quantiser.table() / quantiser.scale).astype(np.float32)
         side = np.zeros(spec.side, np.float32)
@@ -203,14 +199,11 @@ class Voice:
     @property
     def threads(self) -> int:
         """How many multiply, the one that writes included."""
-        return int(self._crew[THREADS])
+        return self._stepper.threads
 
     def use(self, threads: int) -> None:
         """Multiply on so many threads from now on, which changes no sample. Not while the thread runs."""
-        self._end_helpers()
-        Helpers(new_crew(threads)).close()  # compiles, or loads from disk, what they run
-        self._crew = new_crew(threads)
-        self._end_helpers = weakref.finalize(self, Helpers(self._crew).close)
+        self._stepper.use(threads)
 
     def trial(self, seconds: float) -> float:
         """The real-time factor on the threads in use, from so many seconds of work that leave no trace.
@@ -269,7 +262,6 @@ class Voice:
     def close(self) -> None:
         """End the thread and those that help; what is written stays, and nothing more can be."""
         self.stop()
-        self._end_helpers()
         self._stepper.close()
 
     def _run(self) -> None:
@@ -277,7 +269,7 @@ class Voice:
         self._generate(self.tape, self._words, forever=True)
 
     def _generate(self, tape: Tape, words: Any, forever: bool) -> None:
-        model = (self._stepper.weights, self._stepper.state, self._crew)
+        model = (self._stepper.weights, self._stepper.state, self._stepper.crew)
         rate = self.checkpoint.sample_rate
         _generate(*model, tape.buffer, words, self._decoding, self._scratch, rate, forever)
 
