@@ -547,7 +547,8 @@ def _say_if_compiling(architecture: str) -> None:
     from streamer.kernels import cache
 
     if not cache.compiled_already(f"voice-{architecture}"):
-        _say(f"Compiling the {architecture} kernels for this machine; once, about 20 s ...")
+        often = "once" if cache.usable_folder() else "at every start, for nothing can be kept"
+        _say(f"Compiling the {architecture} kernels for this machine; {often}, about 20 s ...")
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def examine(
         threads=voice.threads,
         compiled=compiled,
         warm_seconds=warm_seconds,
-        cache_problem="" if cache.usable_folder() else f"{cache.folder()} cannot be written",
+        cache_problem="" if compiled or cache.usable_folder() else f"{cache.folder()} cannot be written",
         factor=sound / float(np.mean(runs)),
         factor_p50=sound / float(np.median(runs)),
         factor_p99=sound / run_p99,

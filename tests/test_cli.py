@@ -411,3 +411,18 @@ def test_measuring_prices_without_soxr_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "soxr", None)
     assert "pip install 'streamer[train]'" in refused(capsys, "price", "wave", "a.wav")
+
+
+def test_where_nothing_can_be_kept_compiling_is_not_said_to_be_done_once(
+    models: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    (tmp_path / "no folder").touch()
+    command = [sys.executable, "-m", "streamer", "render", str(tmp_path / "a.wav"), "--model", "wave"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "no folder")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+        finally:
+            process.kill()
+    assert "at every start, for nothing can be kept" in said
