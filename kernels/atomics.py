@@ -8,7 +8,9 @@ In compiled code, with words a 1-D int64 or float64 array in C order:
     load_acquire(words, index)
     store_release(words, index, value)
     compare_exchange(words, index, expected, value)     store if it is as expected; whether it was
+    fence()                                 all stores before it are seen before any load after it
     pause()                                 for a loop that waits: spares the processor's other work
+    give_way()                              let another thread of this priority run
     address_to_pointer(address)             int64 -> void*, for `numba.carray`
     monotonic_ns()                          the system's monotonic clock
     sleep_us(microseconds)                  below 1 000 000
@@ -103,6 +105,17 @@ def compare_exchange(typing_context: Any, words: Any, index: Any, expected: Any,
 
 
 @intrinsic
+def fence(typing_context: Any) -> Any:
+    """A full barrier: of two threads that each store, fence and load the other's, one sees the other."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def pause(typing_context: Any) -> Any:
     """Tell the processor that this loop only waits."""
 
@@ -149,12 +162,19 @@ def monotonic_ns(typing_context: Any) -> Any:
 
 
 _usleep: Any = types.ExternalFunction("usleep", types.int32(types.uint32))
+_sched_yield: Any = types.ExternalFunction("sched_yield", types.int32())
 
 
 @compiled
 def sleep_us(microseconds: int) -> None:
     """Sleeps for about that many microseconds (0 to 999 999); 0 gives way to other threads."""
     _usleep(np.uint32(microseconds))
+
+
+@compiled
+def give_way() -> None:
+    """Go to the end of the queue of threads of this priority."""
+    _sched_yield()
 
 
 @compiled

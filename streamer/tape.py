@@ -7,13 +7,21 @@ p at index p modulo the capacity.
 
     write head   the position that the next new sample gets; the producer alone writes it
     play head    the first position that has not yet gone to the device; the audio callback alone writes it
+    claim        below it the callback may be reading at this moment; the audio callback alone writes it
     target       the lead that the producer fills up to; the control thread writes it
+    margin       how far beyond the claim nothing is taken back; the control thread writes it
     attention    not 0: the producer's compiled loop returns to Python to see what is wanted
 
 The producer never gets further ahead of the play head than half the capacity. Hence the other half, behind
 the play head, stays readable for sinks, however the producer hurries.
 
-Compiled producers use `room`, `put`, `publish`, `attention` on `Tape.buffer`; everybody else uses the class.
+What is written but not yet claimed can be taken back: `claim` and `take_back` settle who was first, as in
+Dekker's mutual exclusion: each announces, then looks at what the other has announced. The play head that
+claims reads below the write head that it sees afterwards; the producer that takes back looks at the claim
+afterwards and undoes what came too late.
+
+Compiled producers use `room`, `put`, `publish`, `take_back`, `attention` on `Tape.buffer`, a play head
+`claim`; everybody else uses the class.
 """
 
 from __future__ import annotations
@@ -21,11 +29,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamer.kernels.atomics import aligned_words, load, load_acquire, store, store_release
+from streamer.kernels.atomics import aligned_words, fence, load, load_acquire, store, store_release
 from streamer.kernels.compiling import compiled
 from streamer.models.errors import StreamerError
 
-WRITE_HEAD, PLAY_HEAD, TARGET, ATTENTION, CAPACITY = 0, 8, 16, 24, 32  # words of the header
+WRITE_HEAD, PLAY_HEAD, CLAIM, TARGET, MARGIN, ATTENTION, CAPACITY = 0, 8, 9, 16, 17, 24, 32  # header
 HEADER_WORDS = 64
 RING_START = HEADER_WORDS * 2  # in float32
 SHORTEST_LEAD = 0.010  # seconds; half of it, where the play head goes on, must hold its fade out of 5 ms
@@ -69,6 +77,32 @@ def put(tape: NDArray[np.int64], position: int, sample: float) -> None:
 def publish(tape: NDArray[np.int64], position: int) -> None:
     """Moves the write head: every sample below `position` is there."""
     store_release(tape, WRITE_HEAD, position)
+
+
+@compiled
+def claim(tape: NDArray[np.int64], position: int) -> int:
+    """Announces that everything below `position` may be read now; returns the write head, to stay below."""
+    store_release(tape, CLAIM, position)
+    fence()
+    return int(load_acquire(tape, WRITE_HEAD))
+
+
+@compiled
+def take_back(tape: NDArray[np.int64], position: int) -> int:
+    """Takes the write head back to `position`, or as near as claim and margin allow; returns where it is.
+
+    Never forward. Samples from there on are void, those before it final.
+    """
+    written = load_acquire(tape, WRITE_HEAD)
+    while True:
+        earliest = max(position, load_acquire(tape, CLAIM) + load_acquire(tape, MARGIN))
+        if earliest >= written:
+            return int(written)
+        store_release(tape, WRITE_HEAD, earliest)
+        fence()
+        if load_acquire(tape, CLAIM) <= earliest:
+            return int(earliest)
+        store_release(tape, WRITE_HEAD, written)
 
 
 @compiled
@@ -148,6 +182,17 @@ class Tape:
         if not shortest <= samples <= longest:
             raise TapeError(f"a lead of {samples} samples does not fit: choose {shortest} to {longest}")
         store(self.buffer, TARGET, samples)
+
+    @property
+    def margin(self) -> int:
+        """How many samples beyond what is being played no cue takes back."""
+        return int(load(self.buffer, MARGIN))
+
+    @margin.setter
+    def margin(self, samples: int) -> None:
+        if samples < 0:
+            raise TapeError(f"a margin of {samples} samples is impossible: it must be 0 or more")
+        store(self.buffer, MARGIN, samples)
 
     @property
     def attention(self) -> int:
