@@ -10,14 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.controls import (
+    COMMANDS,
     CONTROLS,
     MAX_TEXT,
     PREFIX,
+    REPLIES,
     Control,
     as_json,
     as_markdown,
     find,
+    is_clamped,
+    normalized,
     parse,
+    to_normalized,
 )
 from streamer.models.errors import ControlError
 
@@ -29,16 +34,33 @@ by_name = pytest.mark.parametrize("control", CONTROLS, ids=lambda control: contr
 numeric = pytest.mark.parametrize("control", NUMERIC, ids=lambda control: control.name)
 
 
-def test_the_table_has_the_controls_of_this_version() -> None:
-    names = {control.name for control in CONTROLS}
-    assert names == {"temperature", "top_k", "top_p", "gain", "play", "seed", "reset", "model"}
-    assert len(CONTROLS) == len(names)
+def test_names_and_addresses_are_unique() -> None:
+    assert len({control.name for control in CONTROLS}) == len(CONTROLS)
+    addresses = [
+        *(control.address for control in CONTROLS),
+        *(each.address for each in (*COMMANDS, *REPLIES)),
+    ]
+    shared = {
+        f"{PREFIX}<control>",
+        f"{PREFIX}voice/<n>/<control>",
+    }  # what is set comes back under its address
+    assert {address for address in addresses if addresses.count(address) > 1} == shared
+
+
+def test_every_control_has_a_place_that_follows_it() -> None:
+    voice = {control.name for control in CONTROLS if control.scope == "voice"}
+    assert {"temperature", "gain", "speed", "model"} <= voice
+    assert "volume" not in voice
+    continuous = {control.name for control in CONTROLS if control.is_continuous}
+    assert {"temperature", "centre", "gain", "pan", "speed", "volume"} <= continuous
+    assert continuous.isdisjoint({"top_k", "seed", "freeze", "reset", "model", "lead"})
 
 
 @by_name
 def test_a_control_is_found_by_name_and_by_address(control: Control) -> None:
     assert control.name.isidentifier()
     assert control.address == PREFIX + control.name
+    assert control.voice_address(3) == f"{PREFIX}voice/3/{control.name}"
     assert find(control.name) is control
     assert find(control.address) is control
     assert find(control.name.replace("_", "-")) is control
@@ -71,7 +93,8 @@ def test_every_number_is_taken_or_clamped(control: Control, value: float) -> Non
     if control.minimum <= value <= control.maximum:
         assert abs(taken - value) <= (0.5 if control.type == "int" else 0.0)
     else:
-        assert taken == (control.minimum if value < 0 else control.maximum)
+        assert taken == (control.minimum if value < control.minimum else control.maximum)
+    assert is_clamped(control, value, taken) == (not control.minimum <= value <= control.maximum)
 
 
 @numeric
@@ -82,9 +105,9 @@ def test_a_numeric_string_counts_as_its_number(control: Control, value: float) -
 
 @numeric
 def test_bools_and_numpy_scalars_are_numbers(control: Control) -> None:
-    assert parse(control, True) == 1
-    assert parse(control, False) == 0
-    assert parse(control, np.float32(1)) == parse(control, np.int64(1)) == 1
+    assert parse(control, True) == parse(control, 1.0)
+    assert parse(control, False) == parse(control, 0.0)
+    assert parse(control, np.float32(1)) == parse(control, np.int64(1)) == parse(control, 1)
 
 
 @pytest.mark.parametrize("control", [*NUMERIC, *SWITCHES], ids=lambda control: control.name)
@@ -119,6 +142,38 @@ def test_switches_are_true_from_one_half_on(control: Control, value: object, tak
     assert parse(control, value) is taken
 
 
+@numeric
+@given(travel=st.floats(-2, 3))
+def test_a_faders_travel_and_the_value_are_each_others_inverse(control: Control, travel: float) -> None:
+    value = normalized(control, travel)
+    assert control.minimum <= value <= control.maximum
+    back = to_normalized(control, value)
+    assert 0 <= back <= 1
+    if control.type == "float":
+        assert back == pytest.approx(min(max(travel, 0), 1), abs=1e-5)
+    else:
+        assert normalized(control, back) == value
+
+
+@by_name
+def test_the_ends_of_a_fader_are_the_ends_of_the_range(control: Control) -> None:
+    if control.type == "string":
+        with pytest.raises(ControlError, match="has no range"):
+            normalized(control, 0.5)
+        with pytest.raises(ControlError, match="has no range"):
+            to_normalized(control, "rain")
+    else:
+        assert (normalized(control, 0), normalized(control, "1")) == (control.minimum, control.maximum)
+        with pytest.raises(ControlError):
+            normalized(control, math.nan)
+
+
+def test_a_cubic_fader_is_fine_near_its_minimum() -> None:
+    assert normalized(find("gain"), 0.5) == 2 * 0.5**3
+    assert normalized(find("temperature"), 0.5) == 1.0
+    assert to_normalized(find("pan"), 0.0) == 0.5
+
+
 @given(name=st.text(min_size=1, max_size=MAX_TEXT).filter(str.isprintable))
 def test_a_model_name_passes_unchanged(name: str) -> None:
     assert parse(find("model"), name) == name
@@ -141,9 +196,9 @@ def test_a_long_value_is_not_echoed_in_full() -> None:
 def test_json_lists_the_table() -> None:
     rows = json.loads(as_json())
     assert [row["name"] for row in rows] == [control.name for control in CONTROLS]
-    keys = {"name", "address", "type", "min", "max", "default", "unit", "curve", "description"}
+    keys = {"name", "scope", "address", "type", "min", "max", "default", "unit", "curve", "description"}
     assert all(set(row) == keys for row in rows)
-    gain = rows[3]
+    (gain,) = (row for row in rows if row["name"] == "gain")
     assert (gain["min"], gain["max"], gain["default"], gain["unit"]) == (0.0, 2.0, 1.0, "amplitude")
 
 
