@@ -1,13 +1,14 @@
 """One set of verbs for every architecture, told apart by the type of the weights.
 
-Of `advance`, `push`, `feed` and `reset` there is one per architecture. In compiled code the choice is made
-when the caller is compiled, so that one generator loop serves all architectures and costs none of them a
-branch; in Python these are ordinary functions. From either side:
+Of `advance`, `push`, `feed`, `reset` and `rewind` there is one per architecture. In compiled code the choice
+is made when the caller is compiled, so that one generator loop serves all architectures and costs none of
+them a branch; in Python these are ordinary functions. From either side:
 
     advance(weights, state, side, crew)         logits of the next codes into state.logits (B, Q)
     push(weights, state, codes)                 append a code for each voice (B,); state.position[0] += 1
     feed(weights, state, codes, sides, crew)    append codes (T, B) that are given; cheaper than advance, push
     reset(weights, state)                       back to rest
+    rewind(weights, state, position, crew)      back to a position, from `earliest(state)` to the present one
 
 The life of a sample: `advance`, a code for each voice drawn from its logits, `push`. A state's B voices share
 its position and every reading of the weights. What is on side row i helps to predict code i, and is computed
@@ -28,6 +29,7 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from streamer.kernels import samplernn, wavenet
+from streamer.kernels.compiling import compiled
 from streamer.kernels.packing import flatten, padded
 from streamer.kernels.products import Nonzero, Words
 from streamer.kernels.samplernn import SampleRnnState, SampleRnnWeights
@@ -67,9 +69,9 @@ def _check_table(spec: Spec) -> None:
         )
 
 
-def new_state(weights: Weights, voices: int = 1) -> State:
-    """A state of rest for these weights and some voices."""
-    return _MODULES[type(weights)].new_state(weights, voices)  # type: ignore[no-any-return]
+def new_state(weights: Weights, voices: int = 1, slack: int = 0) -> State:
+    """A state of rest for these weights and some voices. slack: how many samples back it can be taken."""
+    return _MODULES[type(weights)].new_state(weights, voices, slack)  # type: ignore[no-any-return]
 
 
 def bytes_read(weights: Weights) -> float:
@@ -122,6 +124,21 @@ def reset(weights: Weights, state: State) -> None:
     _MODULES[type(weights)].reset(weights, state)
 
 
+def rewind(weights: Weights, state: State, position: int, crew: Words) -> None:
+    """Take a state back to a position from `earliest` to the present one, unchecked.
+
+    What follows is, bit for bit, as if no later code had been. The caller keeps what is not in the state:
+    side input is to be given again from that position on, and a condition must not have changed since.
+    """
+    _MODULES[type(weights)].rewind(weights, state, position, crew)
+
+
+@compiled
+def earliest(state: State) -> int:
+    """The earliest position that a state can be taken back to: slack behind the furthest it has come."""
+    return int(max(state.earliest[0], state.position[0] - state.slack[0]))
+
+
 def _choose(
     weights: Any, for_wavenet: Callable[..., None], for_samplernn: Callable[..., None]
 ) -> Callable[..., None] | None:
@@ -168,6 +185,19 @@ def _feed_samplernn(weights: Any, state: Any, codes: Any, sides: Any, crew: Any)
 @overload(feed)
 def _feed(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _feed_wavenet, _feed_samplernn)
+
+
+def _rewind_wavenet(weights: Any, state: Any, position: Any, crew: Any) -> None:
+    wavenet.rewind(weights, state, position, crew)
+
+
+def _rewind_samplernn(weights: Any, state: Any, position: Any, crew: Any) -> None:
+    samplernn.rewind(weights, state, position, crew)
+
+
+@overload(rewind)
+def _rewind(weights: Any, state: Any, position: Any, crew: Any) -> Callable[..., None] | None:
+    return _choose(weights, _rewind_wavenet, _rewind_samplernn)
 
 
 def _reset_wavenet(weights: Any, state: Any) -> None:

@@ -11,6 +11,9 @@ follows the sum, its first hidden layer is linear in the rows and in the slots t
 A state holds one voice or several, which share the position, and so every reading of a weight. `advance`
 runs what is due and the perceptron; calling it twice changes nothing. `push` appends a code for each voice.
 `feed` runs what is due only.
+
+Where a frame of the slowest tier begins, h and c are kept, as they are before any tier runs there. `rewind`
+takes them back from the last such place and runs what was due since, on codes that are known.
 """
 
 from __future__ import annotations
@@ -116,14 +119,20 @@ class SampleRnnState(NamedTuple):
 
     position: Integers
     """(1,): how many codes there are."""
+    slack: Integers
+    """(1,): how many samples back the state can be taken."""
+    earliest: Integers
+    """(1,): the position before which nothing is known, whatever the slack."""
     codes: Integers
-    """(slowest frame, B), a ring"""
+    """(2 slowest frames + slack, B), a ring"""
     ran: Integers
     """(N,): the position at which each tier last ran, -1 at rest."""
     h: Floats
     """(N, M, B, D)"""
     c: Floats
-    """(N, M, B, D), used by an LSTM"""
+    """(N, M, B, D) in an LSTM, else empty"""
+    kept: Floats
+    """(the slowest frames of the slack, and one; 1 or 2, N, M, B, D), a ring: h, and c if there is any."""
     outputs: Floats
     """(N, B, D): what each tier's slots are computed from."""
     frame: Floats
@@ -317,17 +326,22 @@ def pack(spec: SampleRnnSpec, tensors: Tensors, precision: str = "fp32") -> Samp
     )
 
 
-def new_state(weights: SampleRnnWeights, voices: int = 1) -> SampleRnnState:
-    """A state of rest for some voices."""
-    tiers, dim = len(weights.frames), weights.dim
+def new_state(weights: SampleRnnWeights, voices: int = 1, slack: int = 0) -> SampleRnnState:
+    """A state of rest for some voices. slack: how many samples back it can be taken."""
+    tiers, dim, slowest = len(weights.frames), weights.dim, int(weights.frames[0])
+    memory = tiers * weights.layers * voices * dim
+    parts = 2 if weights.cell == LSTM else 1
     frames = np.array([padded(int(frame)) for frame in weights.frames], np.int64) * voices
     window = int(weights.frames[-1])
     state = SampleRnnState(
         position=np.zeros(1, np.int64),
-        codes=np.zeros(weights.frames[0] * voices, np.int64),
+        slack=np.full(1, slack),
+        earliest=np.zeros(1, np.int64),
+        codes=np.zeros((2 * slowest + slack) * voices, np.int64),
         ran=np.zeros(tiers, np.int64),
-        h=zeros(tiers * weights.layers * voices * dim),
-        c=zeros(tiers * weights.layers * voices * dim),
+        h=zeros(memory),
+        c=zeros((parts - 1) * memory),
+        kept=zeros((-(-slack // slowest) + 1) * parts * memory),
         outputs=zeros(tiers * voices * dim),
         frame=zeros(int(frames.sum())),
         frame_at=np.cumsum(frames) - frames,
@@ -381,7 +395,7 @@ def reset(weights: SampleRnnWeights, state: SampleRnnState) -> None:
     """Take a state back to rest: h0 in every layer, the middle code in every place before the first."""
     weights, state = borrowed(weights), borrowed(state)
     dim, voices = weights.dim, _voices(state)
-    state.position[0] = 0
+    state.position[0] = state.earliest[0] = 0
     state.codes[:] = weights.levels // 2
     state.ran[:] = -1
     for layer in range(len(weights.frames) * weights.layers):
@@ -389,7 +403,33 @@ def reset(weights: SampleRnnWeights, state: SampleRnnState) -> None:
             at = (layer * voices + voice) * dim
             for i in range(dim):
                 state.h[at + i] = weights.rest[2 * layer * dim + i]
-                state.c[at + i] = weights.rest[(2 * layer + 1) * dim + i]
+                if weights.cell == LSTM:
+                    state.c[at + i] = weights.rest[(2 * layer + 1) * dim + i]
+    _keep(weights, state)
+
+
+@inner
+def _copy(out: Floats, values: Floats) -> None:
+    for i in range(len(out)):
+        out[i] = values[i]
+
+
+@inner
+def _kept(weights: SampleRnnWeights, state: SampleRnnState) -> Floats:
+    """Where h and c are kept of the slowest frame that the position is in."""
+    size = len(state.h) + len(state.c)
+    slot = state.position[0] // weights.frames[0] % (len(state.kept) // size)
+    kept: Floats = span(state.kept, slot * size, size)
+    return kept
+
+
+@inner
+def _keep(weights: SampleRnnWeights, state: SampleRnnState) -> None:
+    """Keep h and c if the slowest tier is due."""
+    if state.position[0] % weights.frames[0] == 0:
+        kept = _kept(weights, state)
+        _copy(span(kept, 0, len(state.h)), state.h)
+        _copy(tail(kept, len(state.h)), state.c)
 
 
 @inner
@@ -538,8 +578,7 @@ def _write_output(weights: SampleRnnWeights, state: SampleRnnState, crew: Intege
     out = span(state.outputs, tier * size, size)
     if weights.skip_at[tier, 0] < 0:
         h = span(state.h, ((tier + 1) * layers - 1) * size, size)
-        for i in range(size):
-            out[i] = h[i]
+        _copy(out, h)
         return
     bias, bias_width = tail(weights.skip_bias, tier * dim), 0
     for layer in range(layers):
@@ -601,11 +640,12 @@ def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew
 @compiled
 def push(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers) -> None:
     """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
-    state, codes = borrowed(state), borrowed(codes)
+    weights, state, codes = borrowed(weights), borrowed(state), borrowed(codes)
     at = state.position[0] * len(codes) % len(state.codes)
     for voice in range(len(codes)):
         state.codes[at + voice] = codes[voice]
     state.position[0] += 1
+    _keep(weights, state)
 
 
 @compiled
@@ -619,3 +659,19 @@ def feed(
     for start in range(0, len(codes), voices):
         _run_due_tiers(weights, state, crew)
         push(weights, state, span(codes, start, voices))
+
+
+@compiled
+def rewind(weights: SampleRnnWeights, state: SampleRnnState, position: int, crew: Integers) -> None:
+    """Take a state back to a position that is kept: later codes have never been."""
+    weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
+    state.earliest[0] = max(state.earliest[0], state.position[0] - state.slack[0])
+    state.position[0] = position
+    kept = _kept(weights, state)
+    _copy(state.h, kept)
+    _copy(state.c, tail(kept, len(state.h)))
+    state.ran[:] = -1
+    for due in range(position - position % weights.frames[0], position, weights.frames[-1]):
+        state.position[0] = due
+        _run_due_tiers(weights, state, crew)
+    state.position[0] = position

@@ -1,9 +1,13 @@
-"""Drawing a code from logits: temperature, top-k and top-p (nucleus sampling, Holtzman et al. 2020).
+"""Drawing a code from logits, and what bends logits before that.
 
-The order is that of the common libraries: temperature, then top-k, then top-p over what top-k has left.
+`sample` knows temperature, top-k, top-p (nucleus sampling, Holtzman et al. 2020) and typical-p (locally
+typical sampling, Meister et al. 2022). The order is that of the common libraries (transformers, for one):
+temperature, top-k, top-p over what top-k has left, typical-p over what top-p has left. `pull_to_centre` and
+`penalise` change logits themselves.
+
 Thresholds are found by bisection over the bit patterns of the floats, which order like whole numbers: at most
 32 passes over the codes, each a loop of vectors, and exact. Codes that tie at a threshold are all kept; for
-top-p a tie is two probabilities that are the same float32.
+top-p a tie is two probabilities that are the same float32, for typical-p two distances.
 
 Logits may hold anything: NaN counts as -inf, several +inf share the probability evenly, and where all are
 -inf all codes are equal.
@@ -15,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numba import types
+from numpy.typing import NDArray
 
 from streamer.kernels import emit
 from streamer.kernels.compiling import compiled, inner, inner_sum, intrinsic
@@ -29,17 +34,27 @@ _COOLEST, _HOTTEST = 1e-30, 1e30  # beyond, 1 / temperature would not be a finit
 
 
 def new_scratch(levels: int) -> Floats:
-    """Room for `sample` to work in: weights, and their running sums."""
+    """Room for `sample` to work in: weights; distances from typical, then running sums."""
     return zeros(2 * padded(levels))
 
 
 @compiled
-def sample(logits: Floats, scratch: Floats, temperature: float, top_k: int, top_p: float, u: float) -> int:
+def sample(
+    logits: Floats,
+    scratch: Floats,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    typical_p: float,
+    u: float,
+) -> int:
     """Draw a code from logits (Q,) with one random number u in [0, 1).
 
     temperature: 0 (or less, or NaN) takes the most probable code, the lowest of several. top_k: how many of
     the most probable codes may be drawn; 0 is all. top_p: only the smallest set of most probable codes whose
-    probability reaches this; 1 is all. scratch: of `new_scratch`; overwritten.
+    probability reaches this; 1 is all. typical_p: only the smallest set that reaches this of codes whose
+    information, -log p, is nearest to its mean, the entropy; 1 is all. scratch: of `new_scratch`;
+    overwritten.
     """
     levels = len(logits)
     weights, sums = span(scratch, 0, levels), span(scratch, len(scratch) // 2, levels)
@@ -49,9 +64,13 @@ def sample(logits: Floats, scratch: Floats, temperature: float, top_k: int, top_
         return _first(weights, largest)
     if 0 < top_k < levels:
         _keep_top_k(weights, top_k, largest)
-    _weigh(weights, largest, min(max(temperature, _COOLEST), _HOTTEST))
+    sharpness = np.float32(1.0 / min(max(temperature, _COOLEST), _HOTTEST))
+    _weigh(weights, largest, sharpness)
     if top_p < 1.0:
         _keep_nucleus(weights, top_p)
+    if typical_p < 1.0:
+        _measure(sums, weights, logits, largest, sharpness)
+        _keep_typical(weights, sums, typical_p)
     return _pick(weights, sums, u)
 
 
@@ -132,9 +151,8 @@ def _keep_top_k(logits: Floats, k: int, largest: np.float32) -> None:
 
 
 @inner
-def _weigh(logits: Floats, largest: np.float32, temperature: float) -> None:
+def _weigh(logits: Floats, largest: np.float32, sharpness: np.float32) -> None:
     """Turn logits into unnormalised probabilities in place, the largest being 1."""
-    sharpness = np.float32(1.0 / temperature)
     for i in range(len(logits)):
         weight = exp((logits[i] - largest) * sharpness)
         logits[i] = _ONE if logits[i] == largest else weight  # inf - inf would be NaN
@@ -165,6 +183,59 @@ def _keep_nucleus(weights: Floats, top_p: float) -> None:
     threshold = bits_float(np.int32(low))
     for i in range(len(weights)):
         weights[i] = weights[i] if weights[i] >= threshold else _ZERO
+
+
+@inner_sum
+def _mean(values: Floats, weights: Floats) -> np.float32:
+    """The mean of values by weight; those without weight may be anything."""
+    total, whole = _ZERO, _ZERO
+    for i in range(len(values)):
+        total += weights[i] * values[i] if weights[i] > _ZERO else _ZERO
+        whole += weights[i]
+    return total / whole
+
+
+@inner
+def _measure(
+    distances: Floats, weights: Floats, logits: Floats, largest: np.float32, sharpness: np.float32
+) -> None:
+    """How far each code's -log p is from the entropy; infinity for codes without weight.
+
+    The sum of all weights is the same part of both and cancels: what is compared is the weights' logarithms.
+    """
+    for i in range(len(distances)):
+        exponent = (logits[i] - largest) * sharpness
+        distances[i] = _ZERO if weights[i] == _ONE else exponent  # inf - inf would be NaN
+    mean = _mean(distances, weights)
+    for i in range(len(distances)):
+        distances[i] = abs(distances[i] - mean) if weights[i] > _ZERO else -_NOTHING
+
+
+@inner_sum
+def _mass_up_to(weights: Floats, distances: Floats, threshold: np.float32) -> np.float32:
+    """The sum of the weights within a distance; in one order always, so never less for a longer one."""
+    mass = _ZERO
+    for i in range(len(weights)):
+        mass += weights[i] if distances[i] <= threshold else _ZERO
+    return mass
+
+
+@inner
+def _keep_typical(weights: Floats, distances: Floats, typical_p: float) -> None:
+    """Put 0 where a code lies outside the smallest set of nearest codes that holds typical_p of the mass."""
+    wanted = typical_p * _mass_up_to(weights, distances, -_NOTHING)
+    # All along: mass(high) reaches what is wanted, mass(low) does not.
+    low, high = np.int64(-1), np.int64(float_bits(-_NOTHING))
+    while high - low > 1:
+        middle = (low + high) >> 1
+        mass = _mass_up_to(weights, distances, bits_float(np.int32(middle)))
+        if mass >= wanted and mass > 0.0:
+            high = middle
+        else:
+            low = middle
+    threshold = bits_float(np.int32(high))
+    for i in range(len(weights)):
+        weights[i] = weights[i] if distances[i] <= threshold else _ZERO
 
 
 @intrinsic
@@ -213,3 +284,27 @@ def _pick(weights: Floats, sums: Floats, u: float) -> int:
     while code < levels - 1 and weights[code] == _ZERO:
         code += 1
     return code
+
+
+@compiled
+def pull_to_centre(logits: Floats, r: float) -> None:
+    """Take r ((i - Q/2) / (Q/2))^2 from each logit of (Q,), in place.
+
+    The outermost code loses r: what is far from silence becomes less probable.
+    """
+    strength, scale = np.float32(r), np.float32(2.0 / len(logits))
+    for i in range(len(logits)):
+        place = np.float32(np.int32(i)) * scale - _ONE
+        logits[i] -= strength * (place * place)
+
+
+@compiled
+def penalise(logits: Floats, counts: NDArray[np.int32], window: int, strength: float) -> None:
+    """Take strength counts / window from each logit of (Q,), in place.
+
+    counts (Q,): how often each code came among the last `window`; what comes again and again becomes less
+    probable.
+    """
+    share = np.float32(strength / window)
+    for i in range(len(logits)):
+        logits[i] -= share * np.float32(counts[i])

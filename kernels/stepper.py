@@ -7,6 +7,7 @@ of code t + 1: rows here are one later.)
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamer.kernels import cache, dispatch, wavenet
+from streamer.kernels import cache, dispatch, memories, wavenet
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import State, Weights, advance, feed, push
+from streamer.kernels.memories import Memory
 from streamer.kernels.precision import PRECISIONS as PRECISIONS
 from streamer.kernels.precision import resolve
 from streamer.kernels.products import THREADS, Helpers, new_crew
@@ -43,6 +45,7 @@ def _generate(
     temperature: float,
     top_k: int,
     top_p: float,
+    typical_p: float,
 ) -> None:
     """Fill codes (T B,), sides (T B V,); keys: seed, the first voice."""
     weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
@@ -55,7 +58,7 @@ def _generate(
         for v in range(voices):
             u = uniform(keys[0], keys[1] + v, state.position[0])
             logits = span(state.logits, v * levels, levels)
-            codes[i * voices + v] = sample(logits, scratch, temperature, top_k, top_p, u)
+            codes[i * voices + v] = sample(logits, scratch, temperature, top_k, top_p, typical_p, u)
         push(weights, state, span(codes, i * voices, voices))
 
 
@@ -84,6 +87,7 @@ class Stepper:
         threads: how many multiply; where it is more than one, `close` ends those that help.
         voices: how many streams share the weights, step by step. Arrays then have an axis for them after
             time: codes (T, voices), logits (T, voices, Q), sides (T, voices, V).
+        slack: how many samples back `rewind` can take it.
 
     Raises:
         SpecError: tensors or condition do not fit the spec.
@@ -98,13 +102,14 @@ class Stepper:
         precision: str = "fp32",
         threads: int = 1,
         voices: int = 1,
+        slack: int = 0,
     ) -> None:
         _check_tensors(spec, tensors)
         self.spec = spec
         self.precision = resolve(precision)
         self.voices = voices
         self.weights: Weights = dispatch.pack(spec, tensors, self.precision)
-        self.state: State = dispatch.new_state(self.weights, voices)
+        self.state: State = dispatch.new_state(self.weights, voices, slack)
         self._hire(threads)
         self._scratch = new_scratch(spec.levels)
         if condition is not None:
@@ -116,6 +121,11 @@ class Stepper:
     def position(self) -> int:
         """How many codes there are."""
         return int(self.state.position[0])
+
+    @property
+    def earliest(self) -> int:
+        """The earliest position that `rewind` can take it back to."""
+        return int(dispatch.earliest(self.state))
 
     @property
     def weight_bytes(self) -> float:
@@ -148,6 +158,39 @@ class Stepper:
     def reset(self) -> None:
         """Go back to rest, before any code; the condition stays."""
         dispatch.reset(self.weights, self.state)
+
+    def rewind(self, position: int) -> None:
+        """Go back to a position; what follows is, bit for bit, as if no later code had been.
+
+        A condition must not have changed since. Raises `ValueError` for a position that is not kept.
+        """
+        if not self.earliest <= position <= self.position:
+            raise ValueError(f"position {position}: it must be from {self.earliest} to {self.position}")
+        dispatch.rewind(self.weights, self.state, position, self.crew)
+
+    def sibling(self, slack: int = 0) -> Stepper:
+        """Another stepper of this model, at rest, on one thread: the weights are shared, not copied.
+
+        slack: how many samples back `rewind` can take it.
+        """
+        other = copy.copy(self)
+        other.state = dispatch.new_state(self.weights, self.voices, slack)
+        if isinstance(self.state, WaveNetState) and isinstance(other.state, WaveNetState):
+            other.state.gate_bias[:] = self.state.gate_bias
+        other._scratch = new_scratch(self.spec.levels)
+        other._hire(1)
+        return other
+
+    def memory(self) -> Memory:
+        """The least that brings another stepper of this model, with the same condition, to where this is."""
+        return memories.take(self.spec, self.state)
+
+    def remember(self, memory: Memory) -> None:
+        """Go on, bit for bit, as the stepper whose `memory` this is would have; nothing earlier is kept.
+
+        Raises `ValueError` for what cannot be a memory of this model; the state is then as it was.
+        """
+        memories.restore(self.spec, self.weights, self.state, self.crew, memory)
 
     def set_condition(self, condition: int | ArrayLike) -> None:
         """Condition all that follows on an id or a vector (C,); `SpecError` where the spec takes none."""
@@ -182,6 +225,7 @@ class Stepper:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        typical_p: float = 1.0,
         side: ArrayLike | None = None,
     ) -> Codes:
         """Draw and append ``count`` codes (count,).
@@ -190,11 +234,11 @@ class Stepper:
         there are.
 
         voice: keys the random numbers; of several voices, it is the first one's. temperature: 0 takes the
-        most probable. top_k: 0 is off. top_p: 1 is off. side: (count, V), if the spec has one.
+        most probable. top_k: 0 is off. top_p, typical_p: 1 is off. side: (count, V), if the spec has one.
         """
         codes = np.zeros(count * self.voices, np.int64)
         keys = np.array([seed, voice], np.int64)
-        settings = float(temperature), int(top_k), float(top_p)
+        settings = float(temperature), int(top_k), float(top_p), float(typical_p)
         sides = self._sides(side, count).ravel()
         _generate(self.weights, self.state, self.crew, codes, sides, self._scratch, keys, *settings)
         return codes if self.voices == 1 else codes.reshape(count, self.voices)
@@ -209,13 +253,13 @@ class Stepper:
 
     def warm(self) -> None:
         """Compile, or load from disk, all that runs live; the state is left as it was."""
-        before = self.snapshot()
+        other = self.sibling()
         side, codes = np.zeros((1, *self._axis, self.spec.side), np.float32), np.zeros((1, *self._axis), int)
-        self.generate(1, side=side)
-        self.feed(codes, side)
-        self.teacher_forced(codes, side)
-        self.reset()
-        self.restore(before)
+        other.generate(1, side=side)
+        other.feed(codes, side)
+        other.teacher_forced(codes, side)
+        other.rewind(other.position)
+        other.reset()
         cache.mark_compiled(self.spec.architecture)
 
     @property

@@ -1,9 +1,8 @@
 """WaveNet one sample at a time: with queues of past activations, O(layers) a sample (Paine et al. 2016).
 
 Time t is the position of a code. Once code t is known, layer l turns its input h_l[t] and the older h_l[t -
-d], which wait in the layer's ring, into h_{l+1}[t]. A ring is indexed by absolute position, so going back in
-time moves an index and copies nothing: its length is the layer's reach plus the slack that `new_state` was
-given.
+d], which wait in the layer's ring, into h_{l+1}[t]. A ring is indexed by absolute position, so `rewind` moves
+an index and copies nothing: a ring's length is the layer's reach plus the slack that `new_state` was given.
 
 What a layer's older inputs add to its gates is known ahead: for a dilation d, of the next d samples. It is
 computed for a block of min(d, 8) samples at a time, which reads those weights once a block.
@@ -92,13 +91,21 @@ class WaveNetWeights(NamedTuple):
 class WaveNetState(NamedTuple):
     """All that changes while a WaveNet runs: memory down to `gate_bias`, then scratch of one sample.
 
+    T is the receptive field, one more, and the slack.
+
     B voices, each one's numbers together: (.., B, ..) says where.
     """
 
     position: Integers
     """(1,): how many codes there are."""
+    slack: Integers
+    """(1,): how many samples back the state can be taken."""
+    earliest: Integers
+    """(1,): the position before which nothing is known, whatever the slack."""
     codes: Integers
-    """(taps + slack, B), a ring"""
+    """(T, B), a ring"""
+    sides: Floats
+    """(T, B, V), a ring: what came with each code's successor, V padded."""
     queues: Floats
     """Every layer's ring of inputs, one after the other: (lengths[l], B, R) each."""
     starts: Integers
@@ -115,8 +122,6 @@ class WaveNetState(NamedTuple):
     """(AHEAD, B, (K - 1) R): a layer's older inputs, the oldest first"""
     h: Floats
     """(B, R): the running residual"""
-    side: Floats
-    """(V,)"""
     pair: Floats
     """(B, 2 D): a layer's gates before the nonlinearity"""
     z: Floats
@@ -221,15 +226,22 @@ def pack(spec: WaveNetSpec, tensors: Tensors, precision: str = "fp32") -> WaveNe
 
 
 def new_state(weights: WaveNetWeights, voices: int = 1, slack: int = 0) -> WaveNetState:
-    """A state of rest for some voices, unconditioned. slack: how many samples back it can still be taken."""
+    """A state of rest for some voices, unconditioned. slack: how many samples back it can be taken.
+
+    A sample of slack costs 4 L R bytes a voice.
+    """
     layers, width = len(weights.dilations), voices * weights.residual
+    history = receptive_field(weights) + 1 + slack
     lengths = (weights.kernel - 1) * weights.dilations + 1 + slack
     ends = np.cumsum(lengths * width)
     widest = max(weights.skip_bias.size, weights.output1_bias.size)
     bias = weights.gate_bias.reshape(layers, 1, weights.gates)
     return WaveNetState(
         position=np.zeros(1, np.int64),
-        codes=np.zeros((weights.taps + slack) * voices, np.int64),
+        slack=np.full(1, slack),
+        earliest=np.zeros(1, np.int64),
+        codes=np.zeros(history * voices, np.int64),
+        sides=zeros(history * voices * weights.side),
         queues=zeros(int(ends[-1])),
         starts=ends - lengths * width,
         lengths=lengths,
@@ -238,7 +250,6 @@ def new_state(weights: WaveNetWeights, voices: int = 1, slack: int = 0) -> WaveN
         gate_bias=flatten(np.repeat(bias, voices, 1)),
         older=zeros(AHEAD * (weights.kernel - 1) * width),
         h=zeros(width),
-        side=zeros(weights.side),
         pair=zeros(voices * weights.gates),
         z=zeros(voices * layers * weights.gates // 2),
         narrow=zeros(voices * weights.gates // 2),
@@ -289,6 +300,11 @@ def bytes_read(weights: WaveNetWeights) -> float:
     return older + sum(size(matrices, int(at)) for at in every) + rows
 
 
+def receptive_field(weights: WaveNetWeights) -> int:
+    """How many of the last codes matter."""
+    return weights.taps + (weights.kernel - 1) * int(weights.dilations.sum())
+
+
 @inner
 def _voices(weights: WaveNetWeights, state: WaveNetState) -> int:
     return len(state.h) // weights.residual
@@ -298,7 +314,7 @@ def _voices(weights: WaveNetWeights, state: WaveNetState) -> int:
 def reset(weights: WaveNetWeights, state: WaveNetState) -> None:
     """Take a state back to rest; its condition stays."""
     weights, state = borrowed(weights), borrowed(state)
-    state.position[0] = 0
+    state.position[0] = state.earliest[0] = 0
     state.queues[:] = np.float32(0)
     state.ahead_at[0] = _NEVER
 
@@ -326,8 +342,9 @@ def _read_input(
                 h[i] += row[i]
         if weights.side > 0 and time >= 0:
             own = len(side) // voices
-            _copy(span(state.side, 0, own), span(side, voice * own, own))
-            matvec(crew, h, h, tail(weights.matrices, weights.side_at), state.side)
+            kept = span(state.sides, (time % length * voices + voice) * weights.side, weights.side)
+            _copy(span(kept, 0, own), span(side, voice * own, own))
+            matvec(crew, h, h, tail(weights.matrices, weights.side_at), kept)
 
 
 @inner
@@ -456,3 +473,12 @@ def feed(
             _look_ahead(weights, state, crew, last, state.position[0] - 1)
             state.ahead_at[0] = state.position[0] - 1
         push(weights, state, span(codes, i * voices, voices))
+
+
+@compiled
+def rewind(weights: WaveNetWeights, state: WaveNetState, position: int, crew: Integers) -> None:
+    """Take a state back to a position that is kept: later codes have never been."""
+    state = borrowed(state)
+    state.earliest[0] = max(state.earliest[0], state.position[0] - state.slack[0])
+    state.position[0] = position
+    state.ahead_at[0] = _NEVER

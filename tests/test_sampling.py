@@ -27,7 +27,7 @@ def logits_of(elements):
 @compiled
 def sample_many(logits, scratch, temperature, top_k, top_p, seed, counts):
     for i in range(20_000):
-        counts[sample(logits, scratch, temperature, top_k, top_p, rng.uniform(seed, 0, i))] += 1
+        counts[sample(logits, scratch, temperature, top_k, top_p, 1.0, rng.uniform(seed, 0, i))] += 1
 
 
 @compiled
@@ -36,10 +36,10 @@ def uniforms(seed, voice, first, out):
         out[i] = rng.uniform(seed, voice, first + i)
 
 
-def draw(logits, u, temperature=1.0, top_k=0, top_p=1.0):
+def draw(logits, u, temperature=1.0, top_k=0, top_p=1.0, typical_p=1.0):
     logits = np.asarray(logits, np.float32)
     before = logits.copy()
-    code = sample(logits, new_scratch(logits.size), temperature, top_k, top_p, u)
+    code = sample(logits, new_scratch(logits.size), temperature, top_k, top_p, typical_p, u)
     assert np.array_equal(logits, before, equal_nan=True)
     return code
 
