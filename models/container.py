@@ -87,8 +87,8 @@ def open_file(path: Path, missing: str, how: Literal["rb", "r+b"] = "rb") -> Bin
         raise StreamerError(f"there is no such file, {missing}") from None
     except ValueError:
         raise StreamerError("this cannot be the name of a file") from None
-    require(not stat.S_ISDIR(mode), f"this is a folder: give the {SUFFIX} file in it")
-    require(stat.S_ISREG(mode), f"this is no ordinary file: give a {SUFFIX} file")
+    require(not stat.S_ISDIR(mode), "this is a folder: give the file in it")
+    require(stat.S_ISREG(mode), "this is no ordinary file: give one")
     return path.open(how)
 
 
@@ -103,7 +103,7 @@ def read_header(
     foreign = f"it has no {METADATA_KEY!r} header: another program wrote it, and only ours can be loaded"
     require(isinstance(metadata, dict) and isinstance(metadata.get(METADATA_KEY), str), foreign)
     described = parse_json(metadata[METADATA_KEY], f"its {METADATA_KEY!r} header")
-    _check_version(described.get("version"), version)
+    check_version(described.get("version"), version)
     return described, places
 
 
@@ -220,7 +220,8 @@ def _check_layout(places: Mapping[str, Place], data: int, size: int) -> None:
     require(reached == size, f"it has {size - reached} bytes too many at its end: get a new copy")
 
 
-def _check_version(version: object, newest: int) -> None:
+def check_version(version: object, newest: int) -> None:
+    """Require a format version that this program reads."""
     ok = type(version) is int and version >= 1
     require(ok, f"its format version is {version!r}: it must be a whole number from 1")
     assert isinstance(version, int)

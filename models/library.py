@@ -6,13 +6,13 @@ from pathlib import Path
 
 import platformdirs
 
-from streamer.models.checkpoint import SUFFIX, Header, read_header
+from streamer.models.checkpoint import Header, read_header
+from streamer.models.container import SUFFIX
 from streamer.models.errors import CheckpointError
+from streamer.models.folders import choose, files_in
 
 FOLDER_VARIABLE = "STREAMER_MODELS"
 """Environment variable that moves the user's model folder."""
-
-_MAX_NAMES_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def names() -> dict[str, Path]:
     """Return every model by its name, the file's without the ending, sorted; no file is opened."""
     found: dict[str, Path] = {}
     for folder in reversed(folders()):
-        found |= {path.name.removesuffix(SUFFIX): path for path in _model_files(folder)}
+        found |= {path.stem: path for path in files_in(folder, SUFFIX)}
     return dict(sorted(found.items()))
 
 
@@ -56,26 +56,10 @@ def resolve(name: str, allow_path: bool) -> Path:
     allow_path: for the command line, anything with a folder or the ending of a model file in it is a path.
     """
     found = names()
-    if name in found:
-        return found[name]
-    if allow_path and (os.sep in name or name.endswith(SUFFIX)):
+    if name not in found and allow_path and (os.sep in name or name.endswith(SUFFIX)):
         return Path(name)
-    listed = ", ".join(list(found)[:_MAX_NAMES_LISTED]) + (", ..." if len(found) > _MAX_NAMES_LISTED else "")
     nothing = f"there are none, put {SUFFIX} files into {user_folder()}"
-    remedy = f"choose one of {listed}" if found else nothing
-    raise CheckpointError(f"model {name[:80]!r} is unknown: {remedy}")
-
-
-def _model_files(folder: Path) -> list[Path]:
-    """List the ordinary model files in a folder, none hidden, unprintable, or a link that leads out of it."""
-    try:
-        inside = folder.resolve(strict=True)
-        files = [
-            path for path in inside.glob(f"*{SUFFIX}") if path.name.isprintable() and path.name[0] != "."
-        ]
-        return [path for path in files if path.is_file() and path.resolve().is_relative_to(inside)]
-    except OSError:
-        return []  # no folder, or one that may not be read, holds no models
+    return choose(name, found, "model", nothing, CheckpointError)
 
 
 def _entry(name: str, path: Path) -> Entry:
