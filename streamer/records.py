@@ -33,7 +33,7 @@ class Record:
 
     def __post_init__(self) -> None:
         """Check every field; raise `StreamerError` naming the first that is wrong, and what it must be."""
-        for name, kind in _kinds(type(self)).items()  # type: ignore[arg-type]:
+        for name, kind in _kinds(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             if not _fits(kind, value):
                 raise StreamerError(f"{name} is {shown(value)}: it must be {_words(kind)}")
@@ -53,7 +53,7 @@ def from_json(kind: type[AnyRecord], data: object, **made: object) -> AnyRecord:
 
 
 @cache
-def _kinds(record: Any) -> dict[str, Any]:
+def _kinds(record: type) -> dict[str, Any]:
     return get_type_hints(record)
 
 
