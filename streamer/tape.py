@@ -134,12 +134,13 @@ class Tape:
         capacity: samples in the ring, a power of two (`ring_size` makes one): half ahead of the play head,
             half behind it.
         target: the lead that the producer keeps, in samples: at least 10 ms, at most half the capacity.
+        start: the position of the first sample.
 
     Raises:
         TapeError: one of these is impossible.
     """
 
-    def __init__(self, rate: int, capacity: int, target: int) -> None:
+    def __init__(self, rate: int, capacity: int, target: int, start: int = 0) -> None:
         if rate < 1:
             raise TapeError(f"a tape cannot run at {rate} Hz: the rate must be positive")
         if capacity < 2 or capacity & (capacity - 1):
@@ -149,6 +150,8 @@ class Tape:
         self.buffer = aligned_words(HEADER_WORDS + capacity // 2)
         """int64 [64 + capacity / 2], for compiled producers and play heads."""
         self.buffer[CAPACITY] = capacity
+        self.buffer[[WRITE_HEAD, PLAY_HEAD, CLAIM]] = start
+        self._beginning = start
         self.target = target
 
     @property
@@ -206,7 +209,7 @@ class Tape:
     @property
     def oldest(self) -> int:
         """The first position that can still be read."""
-        return max(0, self.play_head - self.capacity // 2)
+        return max(self._beginning, self.play_head - self.capacity // 2)
 
     def read(self, first: int, count: int) -> NDArray[np.float32]:
         """A copy of the samples at `first` to `first + count - 1`: float32 [count].
@@ -223,6 +226,13 @@ class Tape:
         if first < self.oldest:  # asked after the copy: what the producer overwrote meanwhile is below it
             raise TapeError(f"position {first} is no longer on the tape: the oldest is {self.oldest}")
         return samples
+
+    def lay_before(self, samples: NDArray[np.float32]) -> None:
+        """Lays samples before the first position, as if they had been played; only before anything else."""
+        kept = samples[max(0, len(samples) - self.capacity // 2) :]
+        first = self.write_head - len(kept)
+        ring_of(self.buffer)[np.arange(first, self.write_head) & (self.capacity - 1)] = kept
+        self._beginning = first
 
     def write(self, samples: ArrayLike) -> None:
         """Appends samples (1-D, within -1 and 1 for full scale) and publishes them; for producers in Python.

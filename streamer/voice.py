@@ -1,132 +1,100 @@
 """A voice: one model, stepped on a thread of its own, that keeps its tape's lead filled.
 
-The thread stays inside one compiled call, free of the GIL: returning to Python for every block would cost a
-switch interval of the interpreter (5 ms) each time. It comes back only when the tape's attention word is
-set. Controls reach it as atomically published words; it reads them once a run of `RUN` samples.
+The compiled part is `streamer.generator`; the thread comes back to Python only when the tape's attention word
+is set, to end or to run an errand that only the owner of the model's state may.
 
-Randomness is keyed by (seed, voice, position), so a voice sounds the same however its writing is cut into
-runs, and however many threads help to multiply. Those that help stay under the normal scheduler: under the
-real-time one, on a machine that has no core for each, they would keep the one whom they help from running.
+Those that help to multiply stay under the normal scheduler: under the real-time one, on a machine that has no
+core for each, they would keep the one whom they help from running.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import queue
 import threading
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamer.kernels import cache
-from streamer.kernels.atomics import (
-    aligned_words,
-    clock_ns,
-    load,
-    load_acquire,
-    monotonic_ns,
-    sleep_us,
-    store,
-    store_release,
+from streamer.controls import CONTROLS
+from streamer.cues import CueQueue
+from streamer.generator import (
+    COUNTED,
+    FIRST_CODE,
+    LANES,
+    NS_PER_SAMPLE,
+    REWINDS,
+    WORDS,
+    Desk,
+    aged_jitter,
+    generate,
+    go_back,
 )
-from streamer.kernels.compiling import compiled
-from streamer.kernels.dispatch import advance, push
-from streamer.kernels.rng import uniform
-from streamer.kernels.sampling import new_scratch, sample
+from streamer.kernels import cache
+from streamer.kernels.atomics import aligned_words, clock_ns, load, store
+from streamer.kernels.sampling import new_scratch
 from streamer.kernels.stepper import Stepper
-from streamer.kernels.views import borrowed
+from streamer.lanes import new_lanes
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 from streamer.precision import AUTO, choose, has_dot_product
-from streamer.tape import (
-    PLAY_HEAD,
-    SHORTEST_LEAD,
-    WRITE_HEAD,
-    Tape,
-    attention,
-    publish,
-    put,
-    ring_of,
-    ring_size,
-    room,
-)
+from streamer.tape import PLAY_HEAD, SHORTEST_LEAD, Tape, ring_size
 from streamer.threads import cores
 
-RUN = 64
-"""Most samples written between two looks at the controls and the tape: 4 ms at 16 kHz."""
 HISTORY = 60.0
 """Seconds behind the play head that stay readable, and the longest lead."""
-NAP_US = 500
-"""How long the thread sleeps when the lead is full."""
 PRIORITY = 2
 """Of SCHED_FIFO: below the audio thread's, which JACK puts at 5 and above."""
+MOST_SLACK_BYTES = 2**28
+"""Memory of a model's past states, which bounds the lead: two seconds take 80 MB for the shipped WaveNet."""
+_PATIENCE = 10.0
 _TRIAL_RUNS = 6
 """Least runs of a trial."""
 
-# Words that the control thread publishes, as float64; seeds are exact there.
-TEMPERATURE, TOP_K, TOP_P, SEED = range(4)
-LIVE = {"temperature": TEMPERATURE, "top_k": TOP_K, "top_p": TOP_P, "seed": SEED}
-"""The controls that a voice follows, by name."""
-# Words that the generator publishes.
-NS_PER_SAMPLE = 8
-WORDS = 16
+Floats = NDArray[np.float32]
+Codes = NDArray[np.int64]
+Memory = Mapping[str, NDArray[np.generic]]
+
+_FOLLOWED = {control.name: control for control in CONTROLS if control.place == "generator"}
 
 
-@compiled
-def _write(
-    weights: Any, state: Any, crew: Any, tape: Any, words: Any, decoding: Any, scratch: Any, count: int
-) -> None:
-    """Write samples onto the tape. decoding: amplitudes (Q,), pre-emphasis, voice, side (V,), code (1,)."""
-    weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
-    amplitudes, preemphasis, voice, side, code = decoding
-    wanted, ring = words.view(np.float64), ring_of(tape)
-    temperature, top_p = load_acquire(wanted, TEMPERATURE), load_acquire(wanted, TOP_P)
-    top_k, seed = int(load_acquire(wanted, TOP_K)), int(load_acquire(wanted, SEED))
-    first = load_acquire(tape, WRITE_HEAD)
-    last = ring[(first - 1) & (ring.size - 1)]
-    for position in range(first, first + count):
-        advance(weights, state, side, crew)
-        code[0] = sample(state.logits, scratch, temperature, top_k, top_p, uniform(seed, voice, position))
-        push(weights, state, code)
-        last = np.float32(amplitudes[code[0]] + preemphasis * last)
-        put(tape, position, float(last))
-    publish(tape, first + count)
+def _no_codes() -> Codes:
+    return np.zeros(0, np.int64)
 
 
-@compiled
-def _account(words: Any, elapsed_ns: int, count: int, rate: int) -> None:
-    """Publish the cost of a sample as a mean over about the last second of sound."""
-    numbers = words.view(np.float64)
-    cost, before = elapsed_ns / count, numbers[NS_PER_SAMPLE]
-    weight = min(1.0, count / rate) if before > 0.0 else 1.0
-    store_release(numbers, NS_PER_SAMPLE, before + weight * (cost - before))
+@dataclass(frozen=True, eq=False)
+class Start:
+    """From where a voice goes on; by default from silence.
+
+    Attributes:
+        codes: what the model has heard before, oldest first; run through its state unless there is a memory.
+        tail: the samples before the first new one, oldest first: what it sounds on from.
+        memory: of a `Stepper` of this model, for exactly the state that it had.
+        position: of the first new sample, which keys its randomness.
+        take: tells the continuations of one moment apart.
+    """
+
+    codes: Codes = field(default_factory=_no_codes)
+    tail: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    memory: Memory | None = None
+    position: int = 0
+    take: int = 0
 
 
-@compiled
-def _generate(
-    weights: Any,
-    state: Any,
-    crew: Any,
-    tape: Any,
-    words: Any,
-    decoding: Any,
-    scratch: Any,
-    rate: int,
-    forever: bool,
-) -> None:
-    """Fill the tape's room; then return, or go on filling it for ever, until attention is asked for."""
-    while attention(tape) == 0:
-        count = min(room(tape), RUN)
-        if count > 0:
-            began = monotonic_ns()
-            _write(weights, state, crew, tape, words, decoding, scratch, count)
-            _account(words, monotonic_ns() - began, count, rate)
-        elif forever:
-            sleep_us(NAP_US)
-        else:
-            return
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What it takes to go on from a position: the state, the codes and the sound before it."""
+
+    position: int
+    memory: Memory
+    codes: Codes
+    tail: Floats
 
 
 class Voice:
@@ -135,61 +103,112 @@ class Voice:
     Args:
         name: what performers call the model.
         checkpoint: the model.
-        controls: values of the `LIVE` controls.
+        values: of the controls in `streamer.generator.LANES`; others keep their default.
         lead: seconds that the tape is kept written ahead of the play head.
-        number: tells voices of one seed apart.
+        longest_lead: seconds up to which that may be changed, as far as memory allows.
+        number: tells voices of one seed apart, 0 to 255.
+        start: from where it goes on.
         precision: of `streamer.precision.SETTINGS`.
+        sibling: another voice of this model, to share its weights.
 
     Raises:
         StreamerError: the model needs an input that cannot be computed live, or the lead is impossible.
+        ValueError: the memory does not fit the model.
     """
 
     def __init__(
         self,
         name: str,
         checkpoint: Checkpoint,
-        controls: dict[str, float],
+        values: Mapping[str, float],
         lead: float,
+        *,
+        longest_lead: float | None = None,
         number: int = 0,
+        start: Start | None = None,
         precision: str = AUTO,
+        sibling: Voice | None = None,
     ) -> None:
-        spec, rate, quantiser = checkpoint.spec, checkpoint.sample_rate, checkpoint.quantiser
-        if not SHORTEST_LEAD <= lead <= HISTORY:
+        start = start or Start()
+        rate, quantiser = checkpoint.sample_rate, checkpoint.quantiser
+        longest = max(lead, longest_lead or lead)
+        if not SHORTEST_LEAD <= lead <= longest <= HISTORY:
             raise StreamerError(
                 f"a lead of {lead * 1000:g} ms is impossible: "
                 f"choose {SHORTEST_LEAD * 1000:g} to {HISTORY * 1000:g} ms"
             )
         self.name = name
         self.checkpoint = checkpoint
-        self.tape = Tape(rate, 2 * ring_size(round(HISTORY * rate)), round(lead * rate))
+        self.number = number
+        self.take = start.take
+        slack = min(round(longest * rate), MOST_SLACK_BYTES // _bytes_per_sample(checkpoint.spec))
+        self.longest_lead = slack / rate
+        self.tape = Tape(
+            rate, 2 * ring_size(round(HISTORY * rate)), min(round(lead * rate), slack), start.position
+        )
+        self.cues = CueQueue()
         self.scheduling = "not started"
-        self._stepper = new_stepper(name, checkpoint, choose(precision, checkpoint, has_dot_product()))
-        self._words = aligned_words(WORDS)
-        amplitudes = (quantiser.table() / quantiser.scale).astype(np.float32)
-        side = np.zeros(spec.side, np.float32)
-        code = np.zeros(1, np.int64)
-        self._decoding = (amplitudes, np.float32(quantiser.preemphasis), number, side, code)
-        self._scratch = new_scratch(spec.levels)
+        if sibling is not None:
+            self._stepper = sibling._stepper.sibling(slack)
+        else:
+            self._stepper = new_stepper(
+                name, checkpoint, choose(precision, checkpoint, has_dot_product()), slack
+            )
+        self._desk = Desk(
+            tape=self.tape.buffer,
+            queue=self.cues.words,
+            lanes=new_lanes([_limits(control, values) for control in LANES]),
+            words=aligned_words(WORDS),
+            codes=np.zeros(self.tape.capacity, np.int32),
+            counts=np.zeros(checkpoint.spec.levels, np.int32),
+            amplitudes=(quantiser.table() / quantiser.scale).astype(np.float32),
+            preemphasis=np.float32(quantiser.preemphasis),
+            key=number + (start.take << 8),
+            rate=rate,
+            side=np.zeros(checkpoint.spec.side, np.float32),
+            code=np.zeros(1, np.int64),
+            scratch=new_scratch(checkpoint.spec.levels),
+        )
+        self._errands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        for control, value in controls.items():
-            self.set(control, value)
-        self._prime()
+        self._ending = False
+        self._begin(start)
 
-    def _prime(self) -> None:
-        """Let the model have heard silence, as much of it as it can see; a SampleRNN begins so by itself."""
-        if isinstance(self.checkpoint.spec, WaveNetSpec):
-            silence = self.checkpoint.quantiser.silence
-            self._stepper.feed(np.full(self.checkpoint.spec.receptive_field, silence, np.int64))
-
-    def set(self, control: str, value: float) -> None:
-        """Change a control of `LIVE`, from the next run of samples on."""
-        store(self._words.view(np.float64), LIVE[control], float(value))
+    def _begin(self, start: Start) -> None:
+        """Bring the model and the tape to where they go on."""
+        self.tape.lay_before(start.tail)
+        known = start.codes[-self.tape.capacity // 2 :]
+        places = np.arange(start.position - len(known), start.position) & (self.tape.capacity - 1)
+        self._desk.codes[places] = known
+        self._desk.words[COUNTED] = start.position - len(known) - 1
+        self._desk.words[FIRST_CODE] = start.position - len(known)
+        if start.memory is not None:
+            self._stepper.remember(start.memory)
+            return
+        spec = self.checkpoint.spec
+        if isinstance(spec, WaveNetSpec):  # a SampleRNN begins with silence by itself
+            silence = np.full(
+                max(0, spec.receptive_field - len(start.codes)), self.checkpoint.quantiser.silence
+            )
+            self._stepper.feed(np.concatenate([silence, start.codes]))
+        else:
+            self._stepper.feed(start.codes)
 
     @property
     def realtime_factor(self) -> float:
         """Seconds of sound written in a second of work, over about the last second of sound; 0 before any."""
-        cost = float(load(self._words.view(np.float64), NS_PER_SAMPLE))
+        cost = float(load(self._desk.words.view(np.float64), NS_PER_SAMPLE))
         return 1e9 / (cost * self.checkpoint.sample_rate) if cost else 0.0
+
+    @property
+    def rewinds(self) -> int:
+        """How often cues have taken back what was written."""
+        return int(load(self._desk.words, REWINDS))
+
+    @property
+    def jitter(self) -> float:
+        """Seconds that the generator was late at most, lately, in looking at its cues."""
+        return float(aged_jitter(self._desk.words, clock_ns())) / 1e9
 
     @property
     def precision(self) -> str:
@@ -214,26 +233,28 @@ class Voice:
         spec, rate = self.checkpoint.spec, self.checkpoint.sample_rate
         frame = spec.frames[0] if isinstance(spec, SampleRnnSpec) else 1
         run = frame * math.ceil(SHORTEST_LEAD * rate / frame)
-        tape, before = Tape(rate, 2 * ring_size(run), run), self._stepper.snapshot()
-        words = aligned_words(WORDS)
-        words[:] = self._words
-        took: list[int] = []
-        while len(took) < _TRIAL_RUNS or sum(took) < 1e9 * seconds:
+        tape, stepper = Tape(rate, 2 * ring_size(run), run), self._stepper.sibling()
+        stepper.use(self.threads)
+        desk = self._desk._replace(tape=tape.buffer, queue=CueQueue().words, words=aligned_words(WORDS))
+        desk = desk._replace(lanes=desk.lanes.copy(), codes=np.zeros(tape.capacity, np.int32))
+        taken: list[int] = []
+        while len(taken) < _TRIAL_RUNS or sum(taken) < 1e9 * seconds:
             began = clock_ns()
-            self._generate(tape, words, forever=False)
-            took.append(clock_ns() - began)
+            generate(stepper.weights, stepper.state, stepper.crew, desk, False)
+            taken.append(clock_ns() - began)
             store(tape.buffer, PLAY_HEAD, tape.write_head)
-        self._stepper.restore(before)
-        return run / rate * 1e9 / min(took)
+        stepper.close()
+        return run / rate * 1e9 / min(taken)
 
     def fill(self) -> None:
-        """Write until the lead is full, and return. Not while the thread runs."""
-        self._generate(self.tape, self._words, forever=False)
+        """Take the cues and write until the lead is full. Not while the thread runs."""
+        generate(*self._model, self._desk, False)
 
     def warm(self) -> None:
         """Compile, or load from disk, all that `fill` and the thread run; writes nothing."""
         self.tape.attention = 1
-        self._generate(self.tape, self._words, forever=False)
+        self.fill()
+        go_back(*self._model, self._desk, self.tape.write_head)
         self.tape.attention = 0
         cache.mark_compiled(f"voice-{self.checkpoint.spec.architecture}")
 
@@ -242,44 +263,105 @@ class Voice:
         self._thread = threading.Thread(target=self._run, name=f"streamer-{self.name}", daemon=True)
         self._thread.start()
 
-    def wait_ready(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until half the lead is written and it plays; return whether."""
+    def wait_ready(self, timeout: float, lead: float = 0.0) -> bool:
+        """Wait up to `timeout` seconds for so many seconds of lead, at most half of what is kept; whether."""
+        wanted = min(self.tape.target // 2, round(lead * self.tape.rate)) if lead else self.tape.target // 2
         deadline = time.monotonic() + timeout
-        while self.tape.lead < self.tape.target // 2:
+        while self.tape.lead < wanted:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.002)
         return True
 
+    def moment(self, tail: float) -> Moment:
+        """The earliest position that can still be taken back, and all to go on from there.
+
+        Going back there has the generator write again what it had written, which changes nothing.
+
+        tail: seconds of sound and codes before it, as far as they are kept.
+        """
+        found: list[Moment] = []
+        self._ask(lambda: found.append(self._moment(tail)))
+        return found[0]
+
+    def codes(self, position: int, count: int) -> Codes:
+        """The codes before a position that was written, the last `count` of those that are kept."""
+        first = max(position - count, int(self._desk.words[FIRST_CODE]), self.tape.oldest)
+        kept = self._desk.codes[np.arange(first, position) & (self.tape.capacity - 1)].astype(np.int64)
+        return kept[max(0, self.tape.oldest - first) :]  # what the generator has overwritten meanwhile
+
     def stop(self) -> None:
         """End the thread; what is written stays."""
+        self._ending = True
         self.tape.attention = 1
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.tape.attention = 0
+        self._ending = False
 
     def close(self) -> None:
         """End the thread and those that help; what is written stays, and nothing more can be."""
         self.stop()
         self._stepper.close()
 
+    @property
+    def _model(self) -> tuple[Any, Any, Any]:
+        return self._stepper.weights, self._stepper.state, self._stepper.crew
+
     def _run(self) -> None:
         self.scheduling = _ask_for_realtime()
-        self._generate(self.tape, self._words, forever=True)
+        while not self._ending:
+            generate(*self._model, self._desk, True)
+            self.tape.attention = int(self._ending)
+            while not self._errands.empty():
+                self._errands.get()()
 
-    def _generate(self, tape: Tape, words: Any, forever: bool) -> None:
-        model = (self._stepper.weights, self._stepper.state, self._stepper.crew)
-        rate = self.checkpoint.sample_rate
-        _generate(*model, tape.buffer, words, self._decoding, self._scratch, rate, forever)
+    def _ask(self, errand: Callable[[], None]) -> None:
+        """Have something done by the thread that owns the model's state, and wait for it."""
+        if self._thread is None:
+            errand()
+            return
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                errand()
+            finally:
+                done.set()
+
+        self._errands.put(run)
+        self.tape.attention = 1
+        if not done.wait(_PATIENCE):
+            raise StreamerError(f"{self.name} does not answer")
+
+    def _moment(self, tail: float) -> Moment:
+        here = go_back(*self._model, self._desk, 0)
+        count = round(tail * self.tape.rate)
+        first = max(self.tape.oldest, here - count)
+        samples = self.tape.read(first, here - first)
+        return Moment(here, self._stepper.memory(), self.codes(here, count), samples)
 
 
-def new_stepper(name: str, checkpoint: Checkpoint, precision: str) -> Stepper:
+def new_stepper(name: str, checkpoint: Checkpoint, precision: str, slack: int = 0) -> Stepper:
     """A model at rest, as voices play it; raise `StreamerError` for one that none can play."""
     spec = checkpoint.spec
     if spec.side:
         raise StreamerError(f"{name}: it needs an input from past samples that this version cannot compute")
-    return Stepper(spec, checkpoint.tensors, _condition(spec), precision=precision)
+    return Stepper(spec, checkpoint.tensors, _condition(spec), precision=precision, slack=slack)
+
+
+def _limits(control: str, values: Mapping[str, float]) -> tuple[float, float, float]:
+    """A lane's first value, and its limits."""
+    row = _FOLLOWED[control]
+    return float(values.get(control, row.default)), float(row.minimum), float(row.maximum)
+
+
+def _bytes_per_sample(spec: Spec) -> int:
+    """About what going back one sample further takes."""
+    if isinstance(spec, WaveNetSpec):
+        return 4 * len(spec.dilations) * spec.residual
+    return math.ceil(8 * spec.tiers * spec.rnn_layers * spec.dim / spec.frames[0]) + 8
 
 
 def _condition(spec: Spec) -> Any:
