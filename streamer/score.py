@@ -14,8 +14,8 @@ line.
     for event in score.events: ...
     codes = score.codes(file)
 
-The sum of all cues gives the sound, whatever their order in the file. A cue of an instance that never
-began changed nothing that was heard.
+The sum of all cues gives the sound, whatever their order in the file but for those that clear. A cue of an
+instance that never began changed nothing that was heard.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ MAX_WAITING = 2**16
 """Events that may wait for the disk: at a hundred cues a second, ten minutes."""
 LONGEST_CLOSE_SECONDS = 5.0
 
-CueKind: TypeAlias = Literal["set", "ramp", "drift"]
+CueKind: TypeAlias = Literal["set", "ramp", "drift", "clear"]
+"""The last drops, of all lanes, what the cues before it in the file have change after its place."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +287,14 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
+def _line(event: Event | Header | End) -> bytes:
+    data: dict[str, Any] = {"event": _EVENT_NAMES[type(event)], **vars(event)}
+    if isinstance(event, VoiceBegins):
+        data["values"] = dict(event.values)
+        data["begins"] = {"kind": _BEGINNING_NAMES[type(event.begins)], **vars(event.begins)}
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
 def _read_record(number: int, line: bytes) -> Event | Header | End:
     try:
         data = parse_json(line, "it")
@@ -408,12 +417,7 @@ class ScoreWriter:
 
     def _write(self, event: Event | Header | End) -> None:
         """Write one line, so that a crash of ours takes nothing with it."""
-        data: dict[str, Any] = {"event": _EVENT_NAMES[type(event)], **vars(event)}
-        if isinstance(event, VoiceBegins):
-            data["values"] = dict(event.values)
-            data["begins"] = {"kind": _BEGINNING_NAMES[type(event.begins)], **vars(event.begins)}
-        line = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
+        self._file.write(_line(event))
         self._file.flush()
 
     def _next_file(self) -> Path:
