@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+import soxr
 from numpy.typing import NDArray
 
 from streamer.models.errors import CorpusError
@@ -36,19 +37,23 @@ class Corpus:
 
 def read_clip(path: Path, rate: int) -> NDArray[np.float32]:
     """Read one file as mono samples at rate (Hz); raise `CorpusError` naming a file that cannot be read."""
-    import soxr  # an extra, as is all of training
-
     try:
         samples, file_rate = sf.read(path, dtype="float32", always_2d=True)
+        return at_rate(samples.mean(axis=1, dtype=np.float32), file_rate, rate)
+    except CorpusError as error:
+        raise CorpusError(f"{path}: {error}") from None
     except (sf.SoundFileError, RuntimeError, OSError) as error:
         raise CorpusError(f"{path}: cannot be read as audio ({error})") from None
-    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+
+
+def at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.float32]:
+    """Bring samples (T,) from one rate (Hz) to another; raise `CorpusError` for what is no sound."""
     if not np.isfinite(mono).all():
-        raise CorpusError(f"{path}: holds samples that are not finite numbers")
-    if file_rate != rate:
-        mono = soxr.resample(mono, file_rate, rate, quality="HQ")
+        raise CorpusError("holds samples that are not finite numbers")
+    if given != rate:
+        mono = soxr.resample(mono, given, rate, quality="HQ")
     if not mono.size:
-        raise CorpusError(f"{path}: holds no audio")
+        raise CorpusError("holds no audio")
     return mono
 
 
