@@ -73,7 +73,7 @@ def restore(
     voices = state.logits.size // spec.levels
     _check(spec, voices, memory)
     position, codes = int(memory["position"][0]), memory["codes"].astype(np.int64)
-    sides = memory.get("sides", np.zeros((*codes.shape, 0), np.float32)).reshape(len(codes), -1)
+    sides = memory.get("sides", np.zeros((*codes.shape, spec.side), np.float32))
     reset(weights, state)
     state.position[0] = position - len(codes)
     known = 0
@@ -83,6 +83,7 @@ def restore(
         known = int(spec.receptive_field)
         for row in codes[:known]:
             push(weights, state, row)
+    sides = sides.reshape(len(codes), voices * spec.side)
     feed(weights, state, codes[known:].ravel(), sides[known:], crew)
     state.earliest[0] = position
 

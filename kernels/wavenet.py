@@ -236,7 +236,7 @@ def new_state(weights: WaveNetWeights, voices: int = 1, slack: int = 0) -> WaveN
     ends = np.cumsum(lengths * width)
     widest = max(weights.skip_bias.size, weights.output1_bias.size)
     bias = weights.gate_bias.reshape(layers, 1, weights.gates)
-    return WaveNetState(
+    state = WaveNetState(
         position=np.zeros(1, np.int64),
         slack=np.full(1, slack),
         earliest=np.zeros(1, np.int64),
@@ -260,6 +260,10 @@ def new_state(weights: WaveNetWeights, voices: int = 1, slack: int = 0) -> WaveN
         output=zeros(voices * weights.output2_bias.size),
         logits=zeros(voices * weights.levels),
     )
+    reset(
+        weights, state
+    )  # and have the system find all the memory now: later, that takes as long as a sample
+    return state
 
 
 def set_condition(weights: WaveNetWeights, state: WaveNetState, condition: int | ArrayLike) -> None:
@@ -315,6 +319,7 @@ def reset(weights: WaveNetWeights, state: WaveNetState) -> None:
     """Take a state back to rest; its condition stays."""
     weights, state = borrowed(weights), borrowed(state)
     state.position[0] = state.earliest[0] = 0
+    state.sides[:] = np.float32(0)
     state.queues[:] = np.float32(0)
     state.ahead_at[0] = _NEVER
 
