@@ -88,12 +88,11 @@ class Start:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
-    """What it takes to go on from a position: the state, the codes and the sound before it."""
+class Snapshot:
+    """What it takes to go on from a position: the model's state, and the sound before it."""
 
     position: int
     memory: Memory
-    codes: Codes
     tail: Floats
 
 
@@ -109,7 +108,7 @@ class Voice:
         number: tells voices of one seed apart, 0 to 255.
         start: from where it goes on.
         precision: of `streamer.precision.SETTINGS`.
-        sibling: another voice of this model, to share its weights.
+        sibling: another voice of this model, to share its weights; it need not play any more.
 
     Raises:
         StreamerError: the model needs an input that cannot be computed live, or the lead is impossible.
@@ -141,6 +140,8 @@ class Voice:
         self.checkpoint = checkpoint
         self.number = number
         self.take = start.take
+        self.values = {control: _first_value(control, values) for control in LANES}
+        """Of the controls that it follows, at its first sample."""
         slack = min(round(longest * rate), MOST_SLACK_BYTES // _bytes_per_sample(checkpoint.spec))
         self.longest_lead = slack / rate
         self.tape = Tape(
@@ -157,7 +158,7 @@ class Voice:
         self._desk = Desk(
             tape=self.tape.buffer,
             queue=self.cues.words,
-            lanes=new_lanes([_limits(control, values) for control in LANES]),
+            lanes=new_lanes([_limits(control, value) for control, value in self.values.items()]),
             words=aligned_words(WORDS),
             codes=np.zeros(self.tape.capacity, np.int32),
             counts=np.zeros(checkpoint.spec.levels, np.int32),
@@ -224,6 +225,12 @@ class Voice:
         """Multiply on so many threads from now on, which changes no sample. Not while the thread runs."""
         self._stepper.use(threads)
 
+    def keep(self, lead: float, margin: float) -> None:
+        """Write so many seconds ahead, as far as the model can be taken back, and not back within the margin."""
+        shortest = math.ceil(SHORTEST_LEAD * self.tape.rate)
+        self.tape.target = max(shortest, round(min(lead, self.longest_lead) * self.tape.rate))
+        self.tape.margin = math.ceil(margin * self.tape.rate)
+
     def trial(self, seconds: float) -> float:
         """The real-time factor on the threads in use, from so many seconds of work that leave no trace.
 
@@ -273,15 +280,15 @@ class Voice:
             time.sleep(0.002)
         return True
 
-    def moment(self, tail: float) -> Moment:
+    def snapshot(self, tail: float) -> Snapshot:
         """The earliest position that can still be taken back, and all to go on from there.
 
         Going back there has the generator write again what it had written, which changes nothing.
 
-        tail: seconds of sound and codes before it, as far as they are kept.
+        tail: seconds of sound before it, as far as they are kept.
         """
-        found: list[Moment] = []
-        self._ask(lambda: found.append(self._moment(tail)))
+        found: list[Snapshot] = []
+        self._ask(lambda: found.append(self._snapshot(tail)))
         return found[0]
 
     def codes(self, position: int, count: int) -> Codes:
@@ -335,12 +342,10 @@ class Voice:
         if not done.wait(_PATIENCE):
             raise StreamerError(f"{self.name} does not answer")
 
-    def _moment(self, tail: float) -> Moment:
+    def _snapshot(self, tail: float) -> Snapshot:
         here = go_back(*self._model, self._desk, 0)
-        count = round(tail * self.tape.rate)
-        first = max(self.tape.oldest, here - count)
-        samples = self.tape.read(first, here - first)
-        return Moment(here, self._stepper.memory(), self.codes(here, count), samples)
+        first = max(self.tape.oldest, here - round(tail * self.tape.rate))
+        return Snapshot(here, self._stepper.memory(), self.tape.read(first, here - first))
 
 
 def new_stepper(name: str, checkpoint: Checkpoint, precision: str, slack: int = 0) -> Stepper:
@@ -351,10 +356,18 @@ def new_stepper(name: str, checkpoint: Checkpoint, precision: str, slack: int = 
     return Stepper(spec, checkpoint.tensors, _condition(spec), precision=precision, slack=slack)
 
 
-def _limits(control: str, values: Mapping[str, float]) -> tuple[float, float, float]:
+def _first_value(control: str, values: Mapping[str, float]) -> float:
+    default = _FOLLOWED[control].default
+    assert default is not None
+    return float(values.get(control, default))
+
+
+def _limits(control: str, value: float) -> tuple[float, float, float]:
     """A lane's first value, and its limits."""
     row = _FOLLOWED[control]
-    return float(values.get(control, row.default)), float(row.minimum), float(row.maximum)
+    assert row.minimum is not None
+    assert row.maximum is not None
+    return value, row.minimum, row.maximum
 
 
 def _bytes_per_sample(spec: Spec) -> int:
