@@ -19,7 +19,7 @@ same position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from streamer.kernels import samplernn, wavenet
 from streamer.kernels.compiling import compiled
-from streamer.kernels.packing import flatten, padded
-from streamer.kernels.products import Nonzero, Words
+from streamer.kernels.packing import padded
+from streamer.kernels.products import Words
 from streamer.kernels.samplernn import SampleRnnState, SampleRnnWeights
 from streamer.kernels.wavenet import WaveNetState, WaveNetWeights
 from streamer.models.errors import SpecError
@@ -77,31 +77,6 @@ def new_state(weights: Weights, voices: int = 1, slack: int = 0) -> State:
 def bytes_read(weights: Weights) -> float:
     """Bytes of weights that a sample reads on average."""
     return _MODULES[type(weights)].bytes_read(weights)  # type: ignore[no-any-return]
-
-
-def copy_state(state: State) -> State:
-    """A copy that shares nothing with the state: a snapshot, or the start of another voice."""
-    return type(state)(*map(_copy, state))
-
-
-def _copy(part: Any) -> Any:
-    if isinstance(part, Nonzero):
-        return Nonzero(*map(_copy, part))
-    return flatten(part) if part.dtype == np.float32 else part.copy()
-
-
-def copy_into(state: State, source: State) -> None:
-    """Put all of a snapshot into a state of the same weights, in place."""
-    for part, other in zip(_arrays(state), _arrays(source), strict=True):
-        part[:] = other
-
-
-def _arrays(state: Any) -> Iterator[NDArray[Any]]:
-    for part in state:
-        if isinstance(part, Nonzero):
-            yield from part
-        else:
-            yield part
 
 
 def advance(weights: Weights, state: State, side: NDArray[np.float32], crew: Words) -> None:

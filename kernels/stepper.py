@@ -243,14 +243,6 @@ class Stepper:
         _generate(self.weights, self.state, self.crew, codes, sides, self._scratch, keys, *settings)
         return codes if self.voices == 1 else codes.reshape(count, self.voices)
 
-    def snapshot(self) -> State:
-        """A copy of the state."""
-        return dispatch.copy_state(self.state)
-
-    def restore(self, snapshot: State) -> None:
-        """Go back to a snapshot of this stepper, in place: who holds ``state`` sees it."""
-        dispatch.copy_into(self.state, snapshot)
-
     def warm(self) -> None:
         """Compile, or load from disk, all that runs live; the state is left as it was."""
         other = self.sibling()

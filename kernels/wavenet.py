@@ -482,8 +482,10 @@ def feed(
 
 @compiled
 def rewind(weights: WaveNetWeights, state: WaveNetState, position: int, crew: Integers) -> None:
-    """Take a state back to a position that is kept: later codes have never been."""
+    """Take a state back to a position that is kept: later codes have never been.
+
+    Blocks ahead need no care: what one holds of a sample comes from inputs before its block began.
+    """
     state = borrowed(state)
     state.earliest[0] = max(state.earliest[0], state.position[0] - state.slack[0])
     state.position[0] = position
-    state.ahead_at[0] = _NEVER

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from dialects import DIALECTS, dialect
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.kernels import dispatch, samplernn, simd, stepper, wavenet
-from streamer.kernels.products import new_crew
+from streamer.kernels import samplernn, simd, stepper, wavenet
 from streamer.kernels.stepper import PRECISIONS, Stepper
 from streamer.models import checkpoint
 from streamer.models.errors import SpecError, StreamerError
@@ -207,31 +206,6 @@ def draws(model: Stepper, count: int) -> np.ndarray:
 
 
 @each_spec
-def test_snapshot_and_restore_continue_exactly(spec: Spec) -> None:
-    model = Case(spec, 2).stepper()
-    draws(model, 37)
-    kept = model.snapshot()
-    first = draws(model, 40)
-    logits = model.logits(np.zeros(spec.side))
-    assert len(set(first.tolist())) > 5
-    model.restore(kept)
-    assert model.position == 37
-    assert np.array_equal(draws(model, 40), first)
-    assert np.array_equal(model.logits(np.zeros(spec.side)), logits)
-
-
-@each_spec
-def test_a_snapshot_can_be_stepped_by_itself(spec: Spec) -> None:
-    model = Case(spec, 2).stepper()
-    draws(model, 30)
-    other = model.snapshot()
-    side = np.zeros(spec.side, np.float32)
-    dispatch.advance(model.weights, other, side, model.crew)
-    assert model.position == other.position[0] == 30
-    assert np.array_equal(other.logits, model.logits(side))
-
-
-@each_spec
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 12, 13, 31, 48])
 def test_feeding_equals_stepping(spec: Spec, count: int) -> None:
     case = Case(spec, 3)
@@ -392,9 +366,10 @@ def test_reset_goes_back_to_rest(spec: Spec) -> None:
 def test_warming_leaves_the_state(spec: Spec) -> None:
     model = Case(spec, 9).stepper()
     draws(model, 20)
-    before = model.snapshot()
+    before = [part.copy() for part in model.state if isinstance(part, np.ndarray)]
     model.warm()
-    assert all(np.array_equal(a, b) for a, b in zip(before[:10], model.state[:10], strict=True))
+    after = [part for part in model.state if isinstance(part, np.ndarray)]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @each_spec
@@ -407,25 +382,6 @@ def test_future_codes_do_not_change_past_logits(spec: Spec) -> None:
     assert not np.array_equal(one[21], other[21])
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(wavenet_specs(), seeds, st.integers(0, 20), st.integers(0, 20))
-@example(small_wavenet(dilations=(1,)), 0, 20, 20)
-def test_wavenet_goes_back_within_its_slack(spec: WaveNetSpec, seed: int, slack: int, back: int) -> None:
-    case = Case(spec, seed)
-    back = min(back, slack)
-    weights = wavenet.pack(spec, case.tensors)
-    crew = new_crew()
-    state, straight = wavenet.new_state(weights, slack=slack), wavenet.new_state(weights)
-    wavenet.feed(weights, state, case.codes, case.sides, crew)
-    wavenet.advance(weights, state, np.ones(spec.side, np.float32), crew)
-    state.position[0] -= back
-    wavenet.feed(weights, straight, case.codes[: LENGTH - back], case.sides[: LENGTH - back], crew)
-    for one in (state, straight):
-        wavenet.feed(weights, one, case.codes[:5], case.sides[:5], crew)
-        wavenet.advance(weights, one, np.ones(spec.side, np.float32), crew)
-    assert np.array_equal(state.logits, straight.logits)
-
-
 def test_a_condition_can_change_while_a_state_runs() -> None:
     case = Case(small_wavenet(condition=3, condition_ids=4), 11)
     models = {condition: Stepper(case.spec, case.tensors, condition) for condition in (0, 2)}
@@ -434,15 +390,6 @@ def test_a_condition_can_change_while_a_state_runs() -> None:
     models[0].set_condition(2)
     models[0].reset()
     assert np.array_equal(models[0].teacher_forced(case.codes), logits[2])
-
-
-def test_a_snapshot_remembers_its_condition() -> None:
-    case = Case(small_wavenet(condition=3), 12)
-    model = case.stepper()
-    kept, first = model.snapshot(), model.teacher_forced(case.codes)
-    model.set_condition([5.0, -5.0, 5.0])
-    model.restore(kept)
-    assert np.array_equal(model.teacher_forced(case.codes), first)
 
 
 def test_new_weights_do_not_compile_again() -> None:
