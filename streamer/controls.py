@@ -74,6 +74,11 @@ class Control:
         return self.type == "float" and self.place != "engine"
 
     @property
+    def is_slow(self) -> bool:
+        """Whether a change takes a while and can still fail then: a voice is loaded, or begun anew."""
+        return self.scope == "voice" and self.place == "engine"
+
+    @property
     def expects(self) -> str:
         """What it takes, in words for errors and help: "a number from 0 to 2"."""
         match self.type:
@@ -254,7 +259,12 @@ COMMANDS: tuple[Signature, ...] = (
     Signature("sync", "id", "Answer when all that was asked for before is done."),
     Signature("clearSched", "", "Drop every change that lies in the future; also as /clearSched."),
     Signature("panic", "", "Silence at once, gestures and schedules cleared; play 1 resumes."),
-    Signature("midi/learn", "voice control", "Bind the next MIDI controller that moves to a control."),
+    Signature(
+        "midi/learn", "voice control [value]",
+        "Bind a control to the MIDI knob, key or program that moves next; voice 0 is the master.",
+        is_slow=True,
+    ),
+    Signature("midi/forget", "voice control", "Unbind a control.", is_slow=True),
     Signature("dump", "on", "1 prints every message received on streamer's terminal; 0 ends that."),
     Signature("ping", "", "Ask whether streamer is there."),
     Signature("version", "", "Ask which version it is."),

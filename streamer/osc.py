@@ -1,189 +1,165 @@
-"""The OSC server: performers' programs set controls, and hear what was taken.
+"""The OSC server: performers' programs set and move controls, and hear what was taken.
 
-UDP on its own thread and its own socket loop. Everything received is bounded, checked and either played,
-refused with `/streamer/error`, or counted and dropped; nothing stops the loop. Replies are plain messages of
-ints, floats and strings to the sender's port, or to the port that the sender registered with
-`/streamer/listen`. After scsynth's `/notify`, `/status`, `/sync`, and RNBO's listeners. `docs/osc.md` is the
-performer's view.
+One thread, one loop, UDP and TCP. Everything received is bounded, checked and either played, refused with
+`/streamer/error`, or counted and dropped; nothing stops the loop, and it waits for nothing but the network:
+timetags are passed on to the instrument, and what is slow is told when it has ended. After scsynth's
+`/notify`, `/status`, `/sync`, `/done`, `/fail`, and RNBO's listeners. `docs/osc.md` is the performer's view.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-import selectors
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Protocol, TypeAlias
 
-from streamer import __version__
-from streamer.controls import CONTROLS, PREFIX, Control, Value, find, parse, shown
+from streamer.controls import DEFAULT_PORT, PREFIX, REPLIES, Value, find, shown
 from streamer.models.errors import ControlError, StreamerError
-from streamer.osc_codec import (
-    MAX_DATAGRAM,
-    Argument,
-    Message,
-    UnreadablePacketError,
-    read_packet,
-    write_message,
+from streamer.osc_addresses import (
+    MAX_ADDRESS,
+    Route,
+    UnknownAddressError,
+    choose_voices,
+    is_slow,
+    read_address,
 )
+from streamer.osc_changes import Change, Echo, quantity, read_change, read_pairs, value_echo
+from streamer.osc_codec import Argument, Message, UnreadablePacketError, read_packet, write_message
+from streamer.osc_commands import HANDLERS, Call, check_count, voice_word
+from streamer.osc_instrument import Instrument, Midi, Status, Told
+from streamer.osc_publisher import Publisher
+from streamer.osc_subscribers import DEFAULT_RATE, MAX_RATE, Peer, Subscriber, Subscribers, read_pattern
+from streamer.osc_tcp import Connection
+from streamer.osc_transport import Transport
 
-DEFAULT_PORT = 7770
-STATUS_PERIOD = 0.25
-"""Seconds between the status messages to listeners."""
-MAX_LISTENERS = 16
+MAX_AHEAD = 60.0
+"""Seconds that a timetag may lie in the future."""
 MAX_WAITING = 64
-"""Changes of one control that may be under way, and syncs that may wait for them."""
+"""Slow changes that may be under way, and syncs that may wait for them."""
 ERRORS_PER_SECOND = 20
 """Error replies in all; more are only counted."""
+DUMPED_PER_SECOND = 60
+"""Lines that `dump` prints; more are only counted."""
 
-COMMANDS = frozenset(
-    PREFIX + name for name in ("listen", "unlisten", "get", "status", "models", "controls", "ping", "sync")
-)
-"""What the server understands besides the controls' addresses."""
-REPLIES = frozenset(
-    PREFIX + name
-    for name in (
-        "listening",
-        "status.reply",
-        "models.reply",
-        "models.done",
-        "controls.reply",
-        "controls.done",
-        "pong",
-        "synced",
-        "error",
-    )
-)
-"""What the server sends besides the controls' addresses; it never answers these, lest two servers loop."""
-
-Address: TypeAlias = tuple[str, int]
-
-_BATCH = 64  # datagrams read before the loop looks at its other work
+_BATCH = 32  # packets played before the sockets are read again and replies are due
+_MAX_CUES = 256  # that wait for the end of a batch
+_ANSWERS = frozenset(reply.address for reply in REPLIES)  # never answered, lest two servers loop
+_PAIRS = ("set", "voice/<n>/set")
 _log = logging.getLogger(__name__)
-
-
-class Instrument(Protocol):
-    """What the server needs of the instrument. Every call is quick; calls come from the server's thread."""
-
-    def set(self, name: str, value: Value) -> Value | None:
-        """Set a control to a value that `parse` returned, and return the value taken.
-
-        None means that it takes a while (a model loads); `OscServer.changed` or `OscServer.failed`, called
-        with the same value, then says how it ended; it may be left out where a later change overtook it.
-        Raises `ControlError` if the value cannot be taken; nothing has changed then.
-        """
-
-    def get(self, name: str) -> Value:
-        """Return a control's value. Triggers are never asked."""
-
-    def status(self) -> Mapping[str, int | float | str]:
-        """Return what a performer watches, in the order to be shown.
-
-        At least buffer_ms, realtime_factor, underruns, model, device_rate and device_rate_measured (Hz).
-        """
-
-    def models(self) -> Sequence[str]:
-        """Return the names that the control `model` takes."""
 
 
 @dataclass
 class Counters:
-    """Packets and messages since the start.
+    """Messages since the start.
 
     Attributes:
-        received: datagrams.
-        unreadable: datagrams dropped since they were not OSC, damaged or too large.
+        unreadable: packets dropped since they were not OSC, damaged or too large.
         refused: messages that changed nothing and were answered with an error, if not too many.
-        unsent: replies that the network did not take.
     """
 
-    received: int = 0
     unreadable: int = 0
     refused: int = 0
-    unsent: int = 0
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """How a change ended that did not end within `Instrument.set`."""
+class _Waiting:
+    """A change that is played at the end of the batch, and who asked for it."""
 
-    control: Control
-    value: Value
-    error: str = ""
+    change: Change
+    address: str
+    sender: Peer
 
 
 @dataclass(frozen=True)
-class _Request:
-    """A change under way, and who waits for it."""
+class _Slow:
+    """Something slow under way, and who waits for it.
 
-    control: Control
-    value: Value
-    reply_to: Address
+    Attributes:
+        done: what is sent when it has ended well, beside `echoes`, which are for those not subscribed.
+    """
+
+    address: str
+    sender: Peer
+    done: tuple[object, ...]
+    echoes: tuple[Echo, ...]
 
 
 class OscServer:
-    """Serves an instrument over UDP.
+    """Serves an instrument over UDP and TCP.
 
-    The socket is bound when the object is made, so that a busy port is known at once; `start` begins to
-    serve. Also a context manager that starts and closes.
+    The sockets are bound when the object is made, so that a busy port is known at once; `start` begins to
+    serve. Also a context manager that starts and closes. A `Listener` of the instrument.
 
     Args:
         instrument: what is played.
         port: 1..65535, or 0 for any free one; `port` then tells which.
         host: address to listen on; loopback by default, "0.0.0.0" for the whole network.
+        midi: what binds MIDI controllers, if there is MIDI.
+        tell: takes the lines that `/streamer/dump` asks for.
 
     Raises:
         StreamerError: the port is busy or cannot be had.
     """
 
-    def __init__(self, instrument: Instrument, port: int = DEFAULT_PORT, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        port: int = DEFAULT_PORT,
+        host: str = "127.0.0.1",
+        midi: Midi | None = None,
+        tell: Callable[[str], None] = print,
+    ) -> None:
         self.counters = Counters()
         self._instrument = instrument
-        self._socket = _bind(host, port)
-        self.port: int = self._socket.getsockname()[1]
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._buffer = bytearray(MAX_DATAGRAM)
-        # From a sender to where it wants to hear replies; those heard from last are last.
-        self._listeners: dict[Address, Address] = {}
-        self._requests: list[_Request] = []
-        self._syncs: deque[tuple[Argument, Address]] = deque(maxlen=MAX_WAITING)
-        self._outcomes: deque[_Outcome] = deque(maxlen=4 * MAX_WAITING)
+        self._midi = midi
+        self._tell = tell
+        self._transport = Transport(host, port)
+        self.port = self._transport.port
+        self._subscribers = Subscribers()
+        self._publisher = Publisher(instrument, self._subscribers, self._transport.send, self._own_status)
         self._errors = _Allowance(ERRORS_PER_SECOND)
-        self._next_status = 0.0
+        self._dumps: _Allowance | None = None
+        # By moment (Unix time; None is now) and by what a later one of that sender replaces, in order.
+        self._waiting: dict[float | None, dict[Hashable, _Waiting]] = {}
+        self._waiting_cues = 0
+        self._serials = itertools.count()
+        self._slow: dict[int, _Slow] = {}
+        self._syncs: deque[tuple[int, Argument, Peer]] = deque()
+        # What other threads tell, until the loop looks at it.
+        self._lock = threading.Lock()
+        self._changed: dict[tuple[int, str], Value] = {}
+        self._voices_changed = True
+        self._failed: deque[tuple[int, str, str]] = deque(maxlen=MAX_WAITING)
+        self._ended: deque[tuple[int, StreamerError | None]] = deque()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="streamer-osc", daemon=True)
-        self._commands: dict[str, Callable[[Sequence[Argument], Address], None]] = {
-            PREFIX + "listen": self._listen,
-            PREFIX + "unlisten": self._unlisten,
-            PREFIX + "get": self._get,
-            PREFIX + "status": self._status,
-            PREFIX + "models": self._models,
-            PREFIX + "controls": self._controls,
-            PREFIX + "ping": self._ping,
-            PREFIX + "sync": self._sync,
+        self._own_commands: dict[str, Callable[[Message, Route, Peer], None]] = {
+            "status": self._status,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "listen": self._listen,
+            "unlisten": self._unsubscribe,
+            "sync": self._sync,
+            "dump": self._dump,
         }
 
     def start(self) -> None:
         """Begin to serve, on a thread of its own."""
+        self._instrument.listen(self)
         self._thread.start()
 
     def close(self) -> None:
         """Stop serving and free the port, within a second; may be called twice."""
         self._closing = True
-        self._wake()
+        self._transport.wake()
         if self._thread.is_alive():
             self._thread.join(timeout=1.0)
-        for each in (self._socket, self._wake_in, self._wake_out):
-            each.close()
+        self._transport.close()
 
     def __enter__(self) -> OscServer:
         self.start()
@@ -194,231 +170,318 @@ class OscServer:
     ) -> None:
         self.close()
 
-    def changed(self, name: str, value: Value) -> None:
-        """Tell everyone of a change that `Instrument.set` did not return; from any thread.
+    # --- from any thread ----------------------------------------------------------------------------------
 
-        For a model that has been loaded, and for changes that came from elsewhere than OSC.
-        """
-        self._report(_Outcome(find(name), value))
+    def changed(self, voice: int, control: str, value: Value) -> None:
+        """Tell subscribers of a change; of several before they are told, the last."""
+        with self._lock:
+            self._changed[voice, control] = value
+        self._wake()
 
-    def failed(self, name: str, value: Value, error: str) -> None:
-        """Tell everyone that a change to `value` which took a while has failed; from any thread."""
-        self._report(_Outcome(find(name), value, error))
+    def voices_changed(self) -> None:
+        """Tell subscribers which voices there are, and new ones' controls."""
+        self._voices_changed = True
+        self._wake()
+
+    def failed(self, voice: int, control: str, value: Value, error: str) -> None:
+        """Tell subscribers that a change which took a while has failed."""
+        self._failed.append((voice, control, error))
+        self._wake()
+
+    def _end(self, serial: int, error: StreamerError | None) -> None:
+        """Something slow has ended."""
+        self._ended.append((serial, error))
+        self._wake()
+
+    def _wake(self) -> None:
+        if threading.current_thread() is not self._thread:  # the loop looks by itself, after each batch
+            self._transport.wake()
 
     # --- the loop -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_READ, self._receive)
-            selector.register(self._wake_in, selectors.EVENT_READ, self._drain_wake)
-            while not self._closing:
-                for key, _ in selector.select(self._patience()):
-                    key.data()
-                self._settle()
-                self._publish_status()
+        self._settle()
+        while not self._closing:
+            self._transport.wait(self._patience())
+            for packet, sender in self._transport.take(_BATCH):
+                self._play_packet(packet, sender)
+            self._flush()
+            self._settle()
+            self._guard(PREFIX + "status", None, self._publisher.publish_meters)
 
     def _patience(self) -> float | None:
-        """Seconds until the next status message is due; None while nobody listens."""
-        return max(0.0, self._next_status - time.monotonic()) if self._listeners else None
+        """Seconds until the next meters are due; None while nobody wants any."""
+        if not self._subscribers:
+            return None
+        due = self._subscribers.next_meters() - time.monotonic()
+        return max(0.0, due) if due < threading.TIMEOUT_MAX else None
 
-    def _wake(self) -> None:
-        with suppress(OSError):  # full: the loop is awake already; closed: there is nobody to tell
-            self._wake_out.send(b"\0")
-
-    def _drain_wake(self) -> None:
-        self._wake_in.recv(4096)
-
-    def _receive(self) -> None:
-        for _ in range(_BATCH):
-            try:
-                size, sender = self._socket.recvfrom_into(self._buffer)
-            except OSError:  # nothing left; or some systems' note that an earlier reply found no one
-                return
-            self.counters.received += 1
-            self._play_packet(bytes(memoryview(self._buffer)[:size]), sender)
-
-    def _play_packet(self, packet: bytes, sender: Address) -> None:
+    def _play_packet(self, packet: bytes, sender: Peer) -> None:
         """Play all messages of a packet, or none if any part of it is damaged."""
         try:
-            if self._is_own(sender):
-                raise UnreadablePacketError("a forged packet, which would have the server talk to itself")
             messages = read_packet(packet)
         except UnreadablePacketError:
             self.counters.unreadable += 1
             return
-        if sender in self._listeners:
-            self._listeners[sender] = self._listeners.pop(sender)
+        self._subscribers.heard_from(sender)
         for message in messages:
+            self._print(message, sender)
             self._guard(message.address, sender, partial(self._play, message, sender))
 
-    def _guard(self, address: str, sender: Address | None, action: Callable[[], None]) -> None:
+    def _guard(self, address: str, sender: Peer | None, action: Callable[[], None]) -> bool:
         """Do something that may fail; what it raises becomes an error reply and never ends the loop."""
         try:
             action()
         except StreamerError as error:
-            self._refuse(address, str(error), sender)
+            self._refuse(address, error, sender)
         except Exception:  # a fault of ours or of the instrument: the sound and the other clients go on
             if self._errors.take():
                 _log.exception("fault while handling %s", shown(address))
             self._refuse(address, "an internal fault, see streamer's terminal", sender)
+        else:
+            return True
+        return False
 
-    def _play(self, message: Message, sender: Address) -> None:
-        if message.address in REPLIES:
+    def _play(self, message: Message, sender: Peer) -> None:
+        if message.address in _ANSWERS:
             return
+        if len(message.address) > MAX_ADDRESS:
+            raise UnknownAddressError(message.address)
         if message.fault:
             raise ControlError(message.fault)
-        command = self._commands.get(message.address)
-        if command is not None:
-            command(message.arguments, sender)
+        route = read_address(message.address)
+        control = route.control
+        if route.verb in _PAIRS:
+            change = read_pairs(route.voice, message.arguments, self._instrument.voices())
+            self._take(change, message, sender)
+        elif control is None:
+            self._run_command(message, route, sender)
+        elif message.arguments or control.type == "trigger" or route.verb not in ("", "normalized"):
+            change = read_change(route, message.arguments, self._instrument.voices())
+            self._take(change, message, sender)
         else:
-            self._set(_control_at(message.address), message.arguments, sender)
+            self._tell_value(route, sender)
 
-    # --- controls -----------------------------------------------------------------------------------------
+    def _print(self, message: Message, sender: Peer) -> None:
+        if self._dumps is not None and self._dumps.take():
+            origin = "TCP" if isinstance(sender, Connection) else f"{sender[0]}:{sender[1]}"
+            moment = "" if message.time is None else f" @{message.time:.6f}"
+            words = " ".join(shown(argument) for argument in message.arguments)
+            self._tell(f"OSC from {origin}{moment}: {shown(message.address)[1:-1]} {message.fault or words}")
 
-    def _set(self, control: Control, arguments: Sequence[Argument], sender: Address) -> None:
-        if control.type == "trigger" and not arguments:
-            arguments = (True,)
-        value = parse(control, _only(arguments, control.expects))
-        if control.type == "trigger" and not value:
-            return  # a button that is let go
-        if sum(request.control is control for request in self._requests) == MAX_WAITING:
-            raise ControlError(f"{MAX_WAITING} changes of {control.name} are under way; wait for them to end")
-        taken = self._instrument.set(control.name, value)
-        if taken is None:
-            self._requests.append(_Request(control, value, self._reply_address(sender)))
+    # --- changes ------------------------------------------------------------------------------------------
+
+    def _take(self, change: Change, message: Message, sender: Peer) -> None:
+        """Have a change played: at the end of the batch, with others of the same moment, or now if slow."""
+        if message.time is not None and message.time - time.time() > MAX_AHEAD:
+            ahead = message.time - time.time()
+            raise ControlError(f"its timetag is {ahead:.0f} s ahead; {MAX_AHEAD:.0f} s are the most")
+        if not change.cues:
+            return
+        if change.replaces is None and change.is_slow:
+            self._flush()
+            self._begin(
+                lambda told: self._instrument.perform(change.cues, message.time, told),
+                _Slow(message.address, sender, message.arguments, change.echoes if change.is_plain else ()),
+            )
+            return
+        moment = self._waiting.setdefault(message.time, {})
+        key = (sender, change.replaces) if change.replaces else next(self._serials)
+        moment.pop(key, None)  # so that the last is in the last place
+        moment[key] = _Waiting(change, message.address, sender)
+        self._waiting_cues += len(change.cues)
+        if self._waiting_cues > _MAX_CUES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Play the changes that wait: one `perform` a moment."""
+        waiting, self._waiting, self._waiting_cues = self._waiting, {}, 0
+        for at, moment in waiting.items():
+            self._perform(tuple(moment.values()), at)
+
+    def _perform(self, changes: Sequence[_Waiting], at: float | None) -> None:
+        if len(changes) == 1:
+            (one,) = changes
+            cues = one.change.cues
+            if self._guard(one.address, one.sender, lambda: self._instrument.perform(cues, at)):
+                self._confirm(one)
+            return
+        try:
+            self._instrument.perform([cue for each in changes for cue in each.change.cues], at)
+        except Exception:  # one of them cannot be had: find out which, and play the others
+            for each in changes:
+                self._perform((each,), at)
         else:
-            self._broadcast(write_message(control.address, taken), {self._reply_address(sender)})
+            for each in changes:
+                self._confirm(each)
 
-    def _report(self, outcome: _Outcome) -> None:
-        self._outcomes.append(outcome)
-        self._wake()
+    def _confirm(self, taken: _Waiting) -> None:
+        if not taken.change.is_plain or taken.sender not in self._subscribers:
+            for echo in taken.change.echoes:
+                self._reply(taken.sender, *echo)
+        if taken.change.clamped and self._errors.take():
+            self._reply(taken.sender, PREFIX + "error", taken.address, taken.change.clamped)
+
+    def _tell_value(self, route: Route, sender: Peer) -> None:
+        """Answer who asks for a control's value, of each voice that the address names."""
+        self._flush()
+        assert route.control is not None
+        voices = choose_voices(route.voice, self._instrument.voices()) if route.voice else (0,)
+        for voice in voices:
+            value = self._instrument.get(route.control.name, voice)
+            self._reply(sender, *value_echo(route, voice, value))
+
+    # --- what is slow -------------------------------------------------------------------------------------
+
+    def _begin(self, action: Callable[[Told], None], slow: _Slow) -> None:
+        """Begin something slow; raise what it raises, and then nothing is under way."""
+        if len(self._slow) == MAX_WAITING:
+            raise ControlError(f"{MAX_WAITING} slow changes are under way; wait for them to end")
+        serial = next(self._serials)
+        self._slow[serial] = slow
+        try:
+            action(partial(self._end, serial))
+        except Exception:
+            del self._slow[serial]
+            raise
 
     def _settle(self) -> None:
-        """Pass on what `changed` and `failed` told, and answer the syncs that waited for it."""
-        while self._outcomes:
-            outcome = self._outcomes.popleft()
-            address = outcome.control.address
-            if outcome.error:
-                packet = write_message(PREFIX + "error", address, outcome.error)
-            else:
-                packet = write_message(address, outcome.value)
-            self._broadcast(packet, {request.reply_to for request in self._finish(outcome)})
-        while self._syncs and not self._requests:
-            identity, reply_to = self._syncs.popleft()
-            self._send(write_message(PREFIX + "synced", identity), reply_to)
+        """Pass on what other threads told, forget who has gone, and answer the syncs that can be answered."""
+        self._forget_gone()
+        if self._voices_changed:
+            self._voices_changed = False
+            self._guard(PREFIX + "voices", None, self._publisher.tell_voices)
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        for (voice, control), value in changed.items():
+            self._publisher.tell_change(find(control), voice, value)
+        while self._failed:
+            voice, name, error = self._failed.popleft()
+            self._publisher.broadcast(PREFIX + "error", find(name).voice_address(voice), error)
+        while self._ended:
+            self._tell_ended(*self._ended.popleft())
+        while self._syncs and next(iter(self._slow), self._syncs[0][0]) >= self._syncs[0][0]:
+            _, identity, sender = self._syncs.popleft()
+            self._reply(sender, PREFIX + "synced", identity)
 
-    def _finish(self, outcome: _Outcome) -> list[_Request]:
-        """Take out the request that an outcome ends, and earlier ones of that control that it overtook."""
-        control = outcome.control
-        for place, request in enumerate(self._requests):
-            if request.control is control and request.value == outcome.value:
-                until, after = self._requests[: place + 1], self._requests[place + 1 :]
-                self._requests = [each for each in until if each.control is not control] + after
-                return [each for each in until if each.control is control]
-        return []
+    def _forget_gone(self) -> None:
+        while self._transport.gone:
+            self._subscribers.remove(self._transport.gone.pop())
+        while self._transport.refused:
+            self._subscribers.refused(self._transport.refused.popleft())
+
+    def _tell_ended(self, serial: int, error: StreamerError | None) -> None:
+        slow = self._slow.pop(serial, None)
+        if slow is None:  # told twice, or although it was refused
+            return
+        subscribed = slow.sender in self._subscribers
+        if error is None:
+            for echo in () if subscribed else slow.echoes:
+                self._reply(slow.sender, *echo)
+            self._reply(slow.sender, PREFIX + "done", slow.address, *slow.done)
+        else:
+            self._reply(slow.sender, PREFIX + "fail", slow.address, str(error))
+            if not (subscribed and slow.echoes):  # of controls, subscribers hear from the instrument
+                self._reply(slow.sender, PREFIX + "error", slow.address, str(error))
 
     # --- commands -----------------------------------------------------------------------------------------
 
-    def _listen(self, arguments: Sequence[Argument], sender: Address) -> None:
-        port = _port(_only(arguments, "a port")) if arguments else sender[1]
-        if port == 0:
-            return self._unlisten((), sender)
+    def _run_command(self, message: Message, route: Route, sender: Peer) -> None:
+        check_count(route.verb, message.arguments)
+        own = self._own_commands.get(route.verb)
+        self._flush()
+        if own is not None:
+            own(message, route, sender)
+            return
+        HANDLERS[route.verb](
+            Call(
+                instrument=self._instrument,
+                midi=self._midi,
+                address=message.address,
+                voice=route.voice,
+                arguments=message.arguments,
+                reply=partial(self._reply, sender),
+                slow=lambda action, *done: self._begin(action, _Slow(message.address, sender, done, ())),
+            )
+        )
+
+    def _listen(self, message: Message, route: Route, sender: Peer) -> None:
+        if message.arguments and _port(message.arguments[0]) == 0:
+            self._unsubscribe(message, route, sender)
+        else:
+            self._subscribe(message, route, sender)
+
+    def _subscribe(self, message: Message, route: Route, sender: Peer) -> None:
+        defaults: tuple[Argument, ...] = (0, DEFAULT_RATE, "*")
+        port, rate, pattern = (*message.arguments, *defaults[len(message.arguments) :])
+        subscriber = Subscriber(
+            self._target(_port(port), sender),
+            quantity(rate, "a rate", 0.0, MAX_RATE),
+            read_pattern(str(pattern)),
+        )
+        for quietest in self._subscribers.add(sender, subscriber):
+            self._send(quietest.target, PREFIX + "listening", 0)
+        heard_at = 0 if isinstance(subscriber.target, Connection) else subscriber.target[1]
+        self._send(subscriber.target, PREFIX + "listening", heard_at)
+        self._publisher.tell_everything(subscriber)
+
+    def _unsubscribe(self, message: Message, route: Route, sender: Peer) -> None:
+        target = self._subscribers.reply_to(sender)
+        self._subscribers.remove(sender)
+        self._send(target, PREFIX + "listening", 0)
+
+    def _target(self, port: int, sender: Peer) -> Peer:
+        """Where a sender wants to hear; over TCP, always on its connection."""
+        if port == 0 or isinstance(sender, Connection):
+            return sender
         target = (sender[0], port)
-        if self._is_own(target):
+        if self._transport.is_own(target):
             raise ControlError(f"port {port} is streamer's own; let the client receive on another")
-        # One entry a target, so that a patch that is opened again and again does not fill the table; where it
-        # is full, the one that has been quiet for longest goes.
-        self._listeners = {key: value for key, value in self._listeners.items() if value != target}
-        self._listeners.pop(sender, None)
-        while len(self._listeners) >= MAX_LISTENERS:
-            quietest = self._listeners.pop(next(iter(self._listeners)))
-            self._send(write_message(PREFIX + "listening", 0), quietest)
-        self._listeners[sender] = target
-        self._send(write_message(PREFIX + "listening", port), target)
-        for control in CONTROLS:
-            if control.type != "trigger":
-                self._send(write_message(control.address, self._instrument.get(control.name)), target)
+        return target
 
-    def _unlisten(self, arguments: Sequence[Argument], sender: Address) -> None:
-        _none(arguments)
-        target = self._listeners.pop(sender, sender)
-        self._send(write_message(PREFIX + "listening", 0), target)
+    def _status(self, message: Message, route: Route, sender: Peer) -> None:
+        if message.arguments:
+            for voice in choose_voices(voice_word(message.arguments[0]), self._instrument.voices()):
+                self._reply(sender, *self._publisher.voice_status_reply(voice))
+        else:
+            self._reply(sender, *self._publisher.status_reply())
 
-    def _get(self, arguments: Sequence[Argument], sender: Address) -> None:
-        control = find(str(_only(arguments, "a control's name")))
-        if control.type == "trigger":
-            raise ControlError(f"{control.name} is a trigger and has no value")
-        self._reply(sender, control.address, self._instrument.get(control.name))
-
-    def _status(self, arguments: Sequence[Argument], sender: Address) -> None:
-        _none(arguments)
-        self._send(self._status_message(), self._reply_address(sender))
-
-    def _models(self, arguments: Sequence[Argument], sender: Address) -> None:
-        _none(arguments)
-        names = self._instrument.models()
-        for name in names:
-            self._reply(sender, PREFIX + "models.reply", name)
-        self._reply(sender, PREFIX + "models.done", len(names))
-
-    def _controls(self, arguments: Sequence[Argument], sender: Address) -> None:
-        _none(arguments)
-        for control in CONTROLS:
-            numbers = (control.minimum, control.maximum, control.default)
-            limits = ("" if number is None else number for number in numbers)
-            row = (control.name, control.address, control.type, *limits, control.unit, control.description)
-            self._reply(sender, PREFIX + "controls.reply", *row)
-        self._reply(sender, PREFIX + "controls.done", len(CONTROLS))
-
-    def _ping(self, arguments: Sequence[Argument], sender: Address) -> None:
-        _none(arguments)
-        self._reply(sender, PREFIX + "pong", __version__)
-
-    def _sync(self, arguments: Sequence[Argument], sender: Address) -> None:
+    def _sync(self, message: Message, route: Route, sender: Peer) -> None:
         if len(self._syncs) == MAX_WAITING:
             raise ControlError("too many syncs wait already")
-        self._syncs.append((_only(arguments, "a number or text to return"), self._reply_address(sender)))
+        self._syncs.append((next(self._serials), message.arguments[0], sender))
+
+    def _dump(self, message: Message, route: Route, sender: Peer) -> None:
+        on = quantity(message.arguments[0], "dump", 0.0, 1.0) >= 0.5
+        self._dumps = _Allowance(DUMPED_PER_SECOND) if on else None
+        self._reply(sender, PREFIX + "done", message.address, on)
 
     # --- replies ------------------------------------------------------------------------------------------
 
-    def _status_message(self) -> bytes:
-        pairs = {
-            **self._instrument.status(),
-            "osc_listeners": len(self._listeners),
-            "osc_unreadable": self.counters.unreadable,
+    def _own_status(self) -> Status:
+        """What is added to the instrument's status."""
+        return {
+            "osc_listeners": len(self._subscribers),
+            "osc_unreadable": self.counters.unreadable + self._transport.unreadable,
             "osc_refused": self.counters.refused,
+            "osc_lost": self._transport.udp.lost,
+            "osc_unsent": self._transport.udp.unsent,
         }
-        return write_message(PREFIX + "status.reply", *(item for pair in pairs.items() for item in pair))
 
-    def _publish_status(self) -> None:
-        now = time.monotonic()
-        if self._listeners and now >= self._next_status:
-            self._next_status = now + STATUS_PERIOD
-            self._guard(PREFIX + "status", None, lambda: self._broadcast(self._status_message(), ()))
-
-    def _refuse(self, address: str, text: str, sender: Address | None) -> None:
+    def _refuse(self, address: str, error: StreamerError | str, sender: Peer | None) -> None:
         self.counters.refused += 1
-        if sender is not None and self._errors.take():
-            self._reply(sender, PREFIX + "error", address[:80], text)
+        if sender is None or not self._errors.take():
+            return
+        about, text = address[:80], str(error)  # of an unknown address, the text is costly
+        self._reply(sender, PREFIX + "error", about, text)
+        if is_slow(address):
+            self._reply(sender, PREFIX + "fail", about, text)
 
-    def _reply(self, sender: Address, address: str, *arguments: object) -> None:
-        self._send(write_message(address, *arguments), self._reply_address(sender))
+    def _reply(self, sender: Peer, address: object, *values: object) -> None:
+        self._send(self._subscribers.reply_to(sender), str(address), *values)
 
-    def _reply_address(self, sender: Address) -> Address:
-        return self._listeners.get(sender, sender)
-
-    def _broadcast(self, packet: bytes, others: Iterable[Address]) -> None:
-        for target in {*self._listeners.values(), *others}:
-            self._send(packet, target)
-
-    def _send(self, packet: bytes, target: Address) -> None:
-        try:
-            self._socket.sendto(packet, target)
-        except OSError:  # its queue is full, or nobody can be there: the client's loss, never the loop's
-            self.counters.unsent += 1
-
-    def _is_own(self, address: Address) -> bool:
-        return address[1] == self.port and _is_local(address[0])
+    def _send(self, target: Peer, address: str, *values: object) -> None:
+        self._transport.send(write_message(address, *values), target)
 
 
 class _Allowance:
@@ -440,57 +503,5 @@ class _Allowance:
         return True
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        # Room for a burst of knobs; systems that allow less give what they allow.
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        server.bind((host, port))
-    except (OSError, OverflowError) as error:
-        server.close()
-        raise StreamerError(
-            f"OSC cannot listen on port {port} of {host} ({getattr(error, 'strerror', None) or error}): "
-            "choose another with --osc-port (0 takes any free one)"
-        ) from error
-    server.setblocking(False)
-    return server
-
-
-def _is_local(host: str) -> bool:
-    """Whether an IPv4 address is one of this machine's: what is sent there leaves from there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))  # sends nothing
-        except OSError:
-            return False
-        local: str = probe.getsockname()[0]
-        return host.startswith("127.") or local == host
-
-
-def _control_at(address: str) -> Control:
-    try:
-        return find(address)
-    except ControlError:
-        known = sorted({control.address for control in CONTROLS} | COMMANDS)
-        raise ControlError(f"unknown address {shown(address)}; known are {', '.join(known)}") from None
-
-
-def _only(arguments: Sequence[Argument], expected: str) -> Argument:
-    if len(arguments) != 1:
-        raise ControlError(f"it takes {expected}, not {len(arguments)} arguments")
-    return arguments[0]
-
-
-def _none(arguments: Sequence[Argument]) -> None:
-    if arguments:
-        raise ControlError(f"it takes no arguments, not {len(arguments)}")
-
-
 def _port(argument: Argument) -> int:
-    try:
-        port = int(float(argument))
-    except (ValueError, OverflowError):
-        port = -1
-    if not 0 <= port <= 65_535:
-        raise ControlError(f"a port is a number from 1 to 65535, or 0 to end, not {shown(argument)}")
-    return port
+    return int(quantity(argument, "a port", 0, 65_535))

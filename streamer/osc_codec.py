@@ -7,6 +7,7 @@ the arguments behind a type that it does not know, and a blob of negative size s
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ MAX_DATAGRAM = 65_535
 """Bytes; no UDP datagram is longer."""
 MAX_MESSAGE = 4096
 """Bytes of one received message."""
-MAX_ARGUMENTS = 16
+MAX_ARGUMENTS = 64
 MAX_DEPTH = 8
 """Bundles inside bundles."""
 MAX_MESSAGES = 256
@@ -30,6 +31,7 @@ Argument: TypeAlias = int | float | bool | str
 
 _BUNDLE = b"#bundle\0"
 _BUNDLE_HEAD = 16  # the tag, and eight bytes of time
+_NTP_TO_UNIX = 2_208_988_800  # seconds from 1900 to 1970
 _FLOAT32_MAX = 3.4028234e38
 _READERS: dict[str, Callable[[bytes, int], tuple[Any, int]]] = {
     "i": osc_types.get_int,
@@ -53,22 +55,26 @@ class Message:
     Attributes:
         address: as sent; starts with "/".
         arguments: its numbers, bools (T, F, and I as True) and strings.
+        time: Unix time (s) of its bundle's timetag; None for at once.
         fault: why the arguments cannot be read though the address can; "" if they could.
     """
 
     address: str
     arguments: tuple[Argument, ...]
+    time: float | None = None
     fault: str = ""
 
 
 def read_packet(packet: bytes) -> list[Message]:
-    """Return a packet's messages in order; bundles are flattened and their timetags ignored.
+    """Return a packet's messages in order; bundles are flattened, each message has its own bundle's time.
+
+    Where a bundle's time is earlier than that of the one around it, which OSC forbids, the later holds.
 
     Raises:
         UnreadablePacketError: a part of it is damaged or too much.
     """
     try:
-        return [_read_message(data) for data in _split(packet, depth=0)]
+        return [_read_message(data, time) for data, time in _split(packet, None, depth=0)]
     except (osc_types.ParseError, UnicodeDecodeError) as error:
         raise UnreadablePacketError(str(error)) from error
 
@@ -86,13 +92,14 @@ def write_message(address: str, *arguments: object) -> bytes:
     return builder.build().dgram
 
 
-def _split(packet: bytes, depth: int) -> list[bytes]:
-    """The messages of a packet, still encoded."""
+def _split(packet: bytes, time: float | None, depth: int) -> list[tuple[bytes, float | None]]:
+    """The messages of a packet, still encoded, and when each is to be played."""
     if not packet.startswith(_BUNDLE):
-        return [packet]
+        return [(packet, time)]
     if len(packet) < _BUNDLE_HEAD or depth == MAX_DEPTH:
         raise UnreadablePacketError("a bundle is cut short or nested too deep")
-    messages: list[bytes] = []
+    time = _later(time, _unix_time(packet[len(_BUNDLE) : _BUNDLE_HEAD]))
+    messages: list[tuple[bytes, float | None]] = []
     at = _BUNDLE_HEAD
     while at < len(packet):
         # Read as unsigned: a negative size is one of gigabytes, and refused as such.
@@ -100,24 +107,41 @@ def _split(packet: bytes, depth: int) -> list[bytes]:
         at += 4
         if size > len(packet) - at:
             raise UnreadablePacketError("a bundle's element is longer than the bundle")
-        messages += _split(packet[at : at + size], depth + 1)
+        messages += _split(packet[at : at + size], time, depth + 1)
         at += size
         if len(messages) > MAX_MESSAGES:
             raise UnreadablePacketError("too many messages in one bundle")
     return messages
 
 
-def _read_message(data: bytes) -> Message:
+def _unix_time(timetag: bytes) -> float | None:
+    """An NTP timetag as Unix time, exact to the microsecond; None for OSC's "at once"."""
+    seconds, fraction = struct.unpack(">II", timetag)
+    if seconds == 0:  # with a fraction of 1, "at once"; with 0, what some send for it
+        return None
+    era = 0 if seconds >= 2**31 else 2**32  # the count begins anew in 2036
+    return float(seconds + era - _NTP_TO_UNIX + fraction / 2**32)
+
+
+def _later(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
+
+
+def _read_message(data: bytes, time: float | None) -> Message:
     if not data.startswith(b"/") or len(data) % 4 or len(data) > MAX_MESSAGE:
         raise UnreadablePacketError("not an OSC message, or a very long one")
     address, at = osc_types.get_string(data, 0)
     if at == len(data):  # old senders leave out even the empty list of types
-        return Message(address, ())
+        return Message(address, (), time)
     if data[at : at + 1] != b",":
-        return Message(address, (), "it has no type tags; let the client send OSC 1.0")
+        return Message(address, (), time, "it has no type tags; let the client send OSC 1.0")
     tags, at = osc_types.get_string(data, at)
     fault = _fault(tags[1:])
-    return Message(address, (), fault) if fault else Message(address, _read_arguments(tags[1:], data, at))
+    if fault:
+        return Message(address, (), time, fault)
+    return Message(address, _read_arguments(tags[1:], data, at), time)
 
 
 def _fault(tags: str) -> str:
