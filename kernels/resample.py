@@ -170,7 +170,8 @@ def between(
 
     Args:
         filters: of `Speeds`.
-        start: where the bank begins in it; `taps`: of one of its phases. Half of them lie after `position`.
+        start: where the bank begins in it.
+        taps: of one of its phases; half of them lie after `position`.
         ring: float32 [a power of two], position p at index p modulo its length.
         position: absolute.
         fraction: 0 to 2^FRACTION_BITS - 1.
