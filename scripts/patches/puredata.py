@@ -37,7 +37,7 @@ class Patch:
 
     def text(self, height: int) -> str:
         """The file; the patch that uses it shows this height of it."""
-        head, tail = "#N canvas 60 60 1500 700 12;", f"#X coords 0 -1 1 1 {WIDTH} {height} 2 0 0;"
+        head, tail = "#N canvas 60 60 1800 700 12;", f"#X coords 0 -1 1 1 {WIDTH} {height} 2 0 0;"
         return "\n".join([head, *self._lines, *self._cords, tail]) + "\n"
 
 
@@ -77,11 +77,13 @@ def _row(patch: Patch, control: Control, name: str, y: int, heard: tuple[int, in
         slider = f"hsl 150 18 0 1 0 0 empty {name}-x empty -2 -8 0 12 {COLOURS} 0 1"
         moved = patch.put("obj", 10, y, slider)
         patch.cord(patch.column(360, y + 80, moved, f"list prepend {control.name}/normalized"), out)
-        _show(patch, f"{name}-x", heard, (720, y + 80), _travel(control))
+        _show(patch, f"{name}-x", heard, (720, y + 80), "route float", _travel(control))
     entered = patch.put(*_box(control, name, y))
     patch.cord(patch.column(560, y + 80, entered, f"list prepend {control.name}"), out)
     if control.type != "trigger":
-        _show(patch, name, heard, (1080, y + 80), "list")
+        _show(
+            patch, name, heard, (1180, y + 80), f"route {'symbol' if control.type == 'string' else 'float'}"
+        )
 
 
 def _box(control: Control, name: str, y: int) -> tuple[str, int, int, str]:
@@ -97,12 +99,17 @@ def _box(control: Control, name: str, y: int) -> tuple[str, int, int, str]:
             return "floatatom", 170, y, f"9 {control.minimum} {control.maximum} 1 {control.name} {name} - 12"
 
 
-def _show(patch: Patch, widget: str, heard: tuple[int, int], at: tuple[int, int], through: str) -> None:
+def _show(patch: Patch, widget: str, heard: tuple[int, int], at: tuple[int, int], *through: str) -> None:
     """What is heard moves the widget that receives under this name; `set` keeps it from sending that back."""
-    source = patch.column(*at, heard[0], through, outlet=heard[1])
-    message = patch.put("msg", at[0] + 200, at[1], "set $1")
+    source, outlet = heard
+    x, y = at
+    for words in through:
+        made = patch.put("obj", x, y, words)
+        patch.cord(source, made, outlet)
+        source, outlet, x = made, 0, x + 100
+    message = patch.put("msg", at[0] + 330, y, "set $1")
     patch.cord(source, message)
-    patch.column(at[0] + 260, at[1], message, f"s {widget}")
+    patch.column(at[0] + 390, y, message, f"s {widget}")
 
 
 def _travel(control: Control) -> str:
