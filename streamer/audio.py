@@ -1,15 +1,15 @@
-"""Sound devices: which there are, which one is meant, and a stream that lets a play head be heard.
+"""Sound devices: which there are, which one is meant, and a stream that lets a mixer be heard.
 
     device = find_device("usb")                    by index, by part of the name, or the default
     format = settle(device)                        the rate and the channels that the device takes
-    head = PlayHead(tape, format.rate, format.channels)
-    output = Output(head, device)                  one stream, used once
+    mixer = Mixer(format.rate, format.channels)
+    output = Output(mixer, device)                 one stream, used once
     output.start()
     while output.alive: ...
     if not output.stop():                          the sound server died under the stream
         leave(0)
 
-A dead stream may be stopped and another `Output` started on the same play head, which goes on where it was.
+A dead stream may be stopped and another `Output` started on the same mixer, which goes on where it was.
 PortAudio is loaded by the first function that needs it, since importing `sounddevice` opens the sound
 system.
 """
@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from streamer.kernels.atomics import clock_ns
+from streamer.mixer import Mixer, Plug, compiled_callback
 from streamer.models.errors import DeviceError
-from streamer.playhead import PlayHead, Plug, compiled_callback
 
 LONGEST_SILENCE_NS = 2_000_000_000  # a device that has not called for so long has vanished
 _INSTALL = {
@@ -162,20 +162,18 @@ def settle(device: Device, rate: int | None = None, channels: int | None = None)
 
 
 class Output:
-    """One stream to a device, from `start` to `stop`; one at a time on the same play head.
+    """One stream to a device, from `start` to `stop`; one at a time on the same mixer.
 
     Args:
-        play_head: what is heard; its rate and channels are those that the device is opened with.
+        mixer: what is heard; its rate and channels are those that the device is opened with.
         device: from `find_device`.
         block: frames a callback; 0 leaves the choice to the device.
         latency: seconds that PortAudio is asked to buffer, or "low" or "high": what the driver calls so.
-            The tape's lead is longer than either, so the default is the one that is safe.
+            A tape's lead is longer than either, so the default is the one that is safe.
     """
 
-    def __init__(
-        self, play_head: PlayHead, device: Device, block: int = 0, latency: float | str = "high"
-    ) -> None:
-        self.play_head = play_head
+    def __init__(self, mixer: Mixer, device: Device, block: int = 0, latency: float | str = "high") -> None:
+        self.mixer = mixer
         self.device = device
         self._block, self._latency = block, latency
         self._stream: Any = None
@@ -193,7 +191,7 @@ class Output:
                 "start the program anew, or choose a device of another kind"
             )
         sounddevice = _load_sounddevice()
-        self.play_head.restart_clock()
+        self.mixer.restart_clock()
         try:
             self._stream = _open(sounddevice, self)
             _open_streams.append(self._stream)
@@ -205,14 +203,14 @@ class Output:
             raise DeviceError(
                 f"{self.device} cannot be opened ({reason}): choose another device"
             ) from problem
-        self.play_head.fade_in()
+        self.mixer.fade_in()
 
     @property
     def alive(self) -> bool:
         """Whether the device asks for sound: False before `start`, after `stop`, and once it has vanished."""
         if self._stream is None or not _is_active(self._stream):
             return False
-        last_sign = max(self._started_ns, self.play_head.counters().last_callback_ns)
+        last_sign = max(self._started_ns, self.mixer.counters().last_callback_ns)
         return clock_ns() - last_sign < LONGEST_SILENCE_NS
 
     @property
@@ -230,9 +228,9 @@ class Output:
         if self._stream is None:
             return True
         deadline = time.monotonic() + timeout
-        self.play_head.fade_out()
+        self.mixer.fade_out()
         if self.alive:
-            self.play_head.wait_silent(timeout / 2)
+            self.mixer.wait_silent(timeout / 2)
         stream, self._stream = self._stream, None
         stream.plug.pull()
         stream.closing = True
@@ -289,18 +287,18 @@ def _load_sounddevice() -> Any:
 
 def _open(sounddevice: Any, output: Output) -> Any:
     """A stream with the compiled callback: a raw pointer, as python-rtmixer hands over its C one."""
-    head, ffi = output.play_head, sounddevice._ffi
+    mixer, ffi = output.mixer, sounddevice._ffi
 
     class CompiledStream(sounddevice._StreamBase):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.plug = Plug(head)
+            self.plug = Plug(mixer)
             self.host_api = output.device.host_api
             self.closing = False
             super().__init__(
                 "output",
                 device=output.device.index,
-                samplerate=head.rate,
-                channels=head.channels,
+                samplerate=mixer.rate,
+                channels=mixer.channels,
                 dtype="float32",
                 blocksize=output._block,
                 latency=output._latency,

@@ -14,8 +14,8 @@ from jackrig import JackServer, Recorder
 from numpy.typing import NDArray
 
 from streamer.audio import Device, install_command, pick
+from streamer.mixer import Mixer
 from streamer.models.errors import DeviceError
-from streamer.playhead import PlayHead
 from streamer.tape import Tape
 
 TAPE_SAMPLES = 1 << 19
@@ -26,8 +26,8 @@ import json, sys, threading, time
 from dataclasses import replace
 import numpy as np
 from streamer.audio import Output, find_again, find_device, leave, rescan, settle
+from streamer.mixer import Mixer
 from streamer.models.errors import DeviceError
-from streamer.playhead import PlayHead
 from streamer.tape import Tape
 
 def busy():
@@ -45,12 +45,13 @@ def tell(**facts):
 device = find_device("recorder")
 chosen = settle(device)
 tape = Tape(chosen.rate, 1 << 20, 9600)
-tape.write(np.arange(1, TAPE_SAMPLES + 1))
-head = PlayHead(tape, chosen.rate, chosen.channels)
+tape.write(np.arange(1, TAPE_SAMPLES + 1) / (TAPE_SAMPLES + 1))
+mixer = Mixer(chosen.rate, chosen.channels)
+mixer.put(1, tape, 0)
 
 def play_on(seconds):
     position = tape.play_head + seconds * chosen.rate
-    output = Output(head, device)
+    output = Output(mixer, device)
     assert not output.alive
     output.start()
     wait_for(lambda: tape.play_head >= position)
@@ -83,15 +84,16 @@ def without_silence(sound: NDArray[np.float32]) -> NDArray[np.float32]:
 def rendered(rate: int, stops: list[int]) -> NDArray[np.float32]:
     """What the same tape gives undisturbed: played to each position in turn, with a fade at each."""
     tape = Tape(rate, 1 << 20, 9600)
-    tape.write(np.arange(1, TAPE_SAMPLES + 1))
-    head = PlayHead(tape, rate, 1)
+    tape.write(np.arange(1, TAPE_SAMPLES + 1) / (TAPE_SAMPLES + 1))
+    mixer = Mixer(rate, 1)
+    mixer.put(1, tape, 0)
     fade = round(0.01 * rate)
     sound = []
     for stop in stops:
-        head.fade_in()
-        sound.append(head.render(stop - tape.play_head - fade + 1))
-        head.fade_out()
-        sound.append(head.render(fade))
+        mixer.fade_in()
+        sound.append(mixer.render(stop - tape.play_head - fade + 1))
+        mixer.fade_out()
+        sound.append(mixer.render(fade))
         assert tape.play_head == stop
     return without_silence(np.concatenate(sound)[:, 0])
 
@@ -115,8 +117,8 @@ def test_what_jack_is_given_is_what_the_tape_holds_whatever_python_does(
 threading.Thread(target=busy, daemon=True).start()
 output = play_on(2)
 closed = output.stop()
-counters = head.counters()
-tell(position=tape.play_head, closed=closed, alive=output.alive, silent=head.is_silent, rate=chosen.rate,
+counters = mixer.counters()
+tell(position=tape.play_head, closed=closed, alive=output.alive, silent=mixer.is_silent, rate=chosen.rate,
      underruns=counters.underruns, measured=counters.measured_rate, underflows=counters.device_underflows,
      longest_gap_ms=counters.longest_gap_ns / 1e6, longest_callback_ms=counters.longest_callback_ns / 1e6)
 """
@@ -169,7 +171,7 @@ alive, began = output.alive, time.monotonic()
 closed = output.stop()
 took = time.monotonic() - began
 try:
-    Output(head, device).start()
+    Output(mixer, device).start()
     problem = ""
 except DeviceError as error:
     problem = str(error)
@@ -201,7 +203,7 @@ for wish in ({"rate": 12345}, {"channels": 7}):
     except DeviceError as error:
         problems.append(str(error))
 try:
-    Output(PlayHead(tape, 12345, 1), device).start()
+    Output(Mixer(12345, 1), device).start()
 except DeviceError as error:
     problems.append(str(error))
 tell(problems=problems)
