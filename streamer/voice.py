@@ -48,7 +48,9 @@ from streamer.tape import PLAY_HEAD, SHORTEST_LEAD, Tape, ring_size
 from streamer.threads import cores
 
 HISTORY = 60.0
-"""Seconds behind the play head that stay readable, and the longest lead."""
+"""Seconds behind the play head from which sound can be heard again, and the longest lead."""
+SPARE = 5.0
+"""Seconds before those that stay readable, too: what a model has heard before it goes on from there."""
 PRIORITY = 2
 """Of SCHED_FIFO: below the audio thread's, which JACK puts at 5 and above."""
 MOST_SLACK_BYTES = 2**28
@@ -145,7 +147,10 @@ class Voice:
         slack = min(round(longest * rate), MOST_SLACK_BYTES // _bytes_per_sample(checkpoint.spec))
         self.longest_lead = slack / rate
         self.tape = Tape(
-            rate, 2 * ring_size(round(HISTORY * rate)), min(round(lead * rate), slack), start.position
+            rate,
+            2 * ring_size(round((HISTORY + SPARE) * rate)),
+            min(round(lead * rate), slack),
+            start.position,
         )
         self.cues = CueQueue()
         self.scheduling = "not started"
@@ -226,7 +231,7 @@ class Voice:
         self._stepper.use(threads)
 
     def keep(self, lead: float, margin: float) -> None:
-        """Write so many seconds ahead, as far as the model can be taken back, and not back within the margin."""
+        """Write so many seconds ahead, as far as memory allows, and take back all but a margin of it."""
         shortest = math.ceil(SHORTEST_LEAD * self.tape.rate)
         self.tape.target = max(shortest, round(min(lead, self.longest_lead) * self.tape.rate))
         self.tape.margin = math.ceil(margin * self.tape.rate)
