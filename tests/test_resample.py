@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from streamer.kernels.compiling import compiled
-from streamer.kernels.resample import design, renderable
+from streamer.kernels.resample import between as _between
+from streamer.kernels.resample import design, renderable, speeds
 from streamer.kernels.resample import interpolate as _interpolate
 
 
@@ -13,6 +14,12 @@ from streamer.kernels.resample import interpolate as _interpolate
 def interpolate(bank, phase, ring, newest):
     """The kernel, callable from Python."""
     return _interpolate(bank, phase, ring, newest)
+
+
+@compiled
+def between(filters, start, taps, ring, position, fraction):
+    """The kernel, callable from Python."""
+    return _between(filters, start, taps, ring, position, fraction)
 
 
 def resample(samples: NDArray[np.float64], source_rate: int, target_rate: int, ring_size: int = 1 << 16):
@@ -111,3 +118,33 @@ def test_impossible_rates_are_refused(rates: tuple[int, int]) -> None:
 def test_rates_with_nothing_in_common_are_refused() -> None:
     with pytest.raises(ValueError, match="44100 or 48000"):
         design(16000, 191999)
+
+
+@pytest.mark.parametrize("bank", [0, 1, 4])
+def test_a_sound_between_two_samples_is_what_it_was_there(bank: int) -> None:
+    way = speeds(5)
+    taps, start = (int(word) for word in way.table[bank])
+    frequency = 0.4 * 2 ** (-bank / 2)  # cycles a sample, near what the bank lets pass
+    ring = np.sin(2 * np.pi * frequency * np.arange(1024)).astype(np.float32)
+    fractions = np.random.default_rng(3).integers(0, 1 << 32, 500)
+    positions = np.random.default_rng(4).integers(200, 800, 500)
+    pairs = zip(positions, fractions, strict=True)
+    heard = np.array([between(way.filters, start, taps, ring, p, f) for p, f in pairs])
+    expected = np.sin(2 * np.pi * frequency * (positions + fractions / 2**32))
+    assert 20 * np.log10(np.abs(heard - expected).max()) < -75
+
+
+def test_at_a_sample_the_sound_is_the_sample() -> None:
+    way = speeds(2)
+    ring = np.random.default_rng(5).uniform(-1, 1, 256).astype(np.float32)
+    heard = [between(way.filters, 0, way.table[0, 0], ring, p, 0) for p in range(1024)]
+    np.testing.assert_allclose(heard, np.tile(ring, 4), atol=1e-7)
+
+
+def test_a_longer_bank_removes_what_the_device_cannot_hold() -> None:
+    way = speeds(5)
+    taps, start = (int(word) for word in way.table[4])  # a quarter of the band
+    for frequency in (0.15, 0.25, 0.45):
+        ring = np.sin(2 * np.pi * frequency * np.arange(1024)).astype(np.float32)
+        heard = [between(way.filters, start, taps, ring, 300 + p, p << 20) for p in range(300)]
+        assert 20 * np.log10(np.abs(heard).max()) < -80
