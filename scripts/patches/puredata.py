@@ -61,11 +61,11 @@ def _panel(scope: Scope, name: str, path: str) -> str:
     out = patch.column(360, 600, inlet, *([f"list prepend {path}"] if path else []), "list trim")
     patch.column(360, 650, out, "s streamer-send")
     first = out - 1 if path else out
-    heard = patch.column(600, 34, bus, *(["route voice", "route $1"] if path else []))
+    voices = patch.column(600, 34, bus, "route voice")
+    heard, its = (patch.column(600, 58, voices, "route $1"), 0) if path else (voices, 1)
     names = " ".join(control.name for control in controls)
-    routed = patch.column(600, 82, heard, f"route {names}")
-    outlet = patch.put("obj", 900, 650, "outlet")
-    patch.cord(heard, outlet)
+    routed = patch.column(600, 82, heard, f"route {names}", outlet=its)
+    patch.column(900, 650, heard, "outlet", outlet=its)
     for place, control in enumerate(controls):
         _row(patch, control, f"{name}-{control.name}", TOP + ROW * place, (routed, place), first)
     return patch.text(TOP + ROW * len(controls) + 6)
@@ -81,9 +81,9 @@ def _row(patch: Patch, control: Control, name: str, y: int, heard: tuple[int, in
     entered = patch.put(*_box(control, name, y))
     patch.cord(patch.column(560, y + 80, entered, f"list prepend {control.name}"), out)
     if control.type != "trigger":
-        _show(
-            patch, name, heard, (1180, y + 80), f"route {'symbol' if control.type == 'string' else 'float'}"
-        )
+        # A ramp is confirmed with the word ramp and where it goes; a text alone comes as a selector.
+        only = "list" if control.type == "string" else "route float"
+        _show(patch, name, heard, (1180, y + 80), only)
 
 
 def _box(control: Control, name: str, y: int) -> tuple[str, int, int, str]:
