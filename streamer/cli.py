@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,19 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer import __version__, controls, threads
-from streamer.controls import CONTROLS, Control, Value
-from streamer.library import DEFAULT_MODEL, Library, open_model
+from streamer.console import ended_by_ctrl_c, say, say_aside, say_if_compiling
+from streamer.controls import CONTROLS, DEFAULT_PORT, Control, Value
+from streamer.library import DEFAULT_MODEL, open_model
 from streamer.models.errors import StreamerError
-from streamer.osc import DEFAULT_PORT
 from streamer.precision import AUTO, SETTINGS
 
 if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands that need it
-    from streamer.audio import Device
-    from streamer.engine import Engine
-    from streamer.models.checkpoint import Checkpoint, PrecisionBits
+    from streamer.models.checkpoint import PrecisionBits
 
-INSTEAD_SECONDS = 20.0
-"""Rendered to a file where there is no sound device."""
+MOST_VOICES = 16
+RENDERED_SECONDS = 20.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,13 +98,28 @@ def _add_play(commands: Any) -> None:
     parser.add_argument("--rate", type=_positive(int), metavar="HZ", help="device rate; its own by default")
     parser.add_argument("--block", type=_positive(int), default=0, metavar="FRAMES", help="frames a callback")
     parser.add_argument(
-        "--lead", type=_positive(float), metavar="MS", help="written ahead; see streamer doctor"
+        "--voices",
+        type=_voice_count,
+        default=1,
+        metavar="N",
+        help="of the model; 2 or more are spread in stereo",
     )
+    parser.add_argument("--score", type=Path, metavar="FILE", help="record the performance in a new file")
+    parser.add_argument(
+        "--input", nargs="?", const="", metavar="DEVICE", help="hear this input device, for priming from it"
+    )
+    parser.add_argument(
+        "--midi", nargs="?", const="", metavar="PORT", help="play from MIDI ports of this name; from all"
+    )
+    parser.add_argument("--quiet", action="store_true", help="say only what matters, and draw nothing")
     parser.add_argument(
         "--osc-port", type=int, default=DEFAULT_PORT, metavar="PORT", help="0 takes any free one"
     )
     parser.add_argument(
         "--osc-host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 is the whole network"
+    )
+    parser.add_argument(
+        "--oscquery-port", type=int, metavar="PORT", help="answer OSCQuery there; 0 takes any free one"
     )
     _add_stepping(parser)
     _add_live_controls(parser)
@@ -119,8 +131,12 @@ def _add_render(commands: Any) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .wav or .flac")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, or a model file")
     parser.add_argument(
-        "--seconds", type=_positive(float), default=INSTEAD_SECONDS, help="length of the file"
+        "--seconds", type=_positive(float), default=RENDERED_SECONDS, help="length of the file"
     )
+    parser.add_argument(
+        "--score", type=Path, metavar="FILE", help="render the performance that streamer play recorded there"
+    )
+    parser.add_argument("--stems", action="store_true", help="of a score: a file for each voice")
     _add_stepping(parser)
     _add_live_controls(parser)
 
@@ -232,7 +248,16 @@ def _thread_count(text: str) -> int | None:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-_thread_count.__name__ = "number"  # what argparse says that the text of a ValueError is not
+def _voice_count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= MOST_VOICES:
+        raise argparse.ArgumentTypeError(f"{text} voices are impossible: choose 1 to {MOST_VOICES}")
+    return count
+
+
+_thread_count.__name__ = _voice_count.__name__ = (
+    "number"  # what argparse says that the text of a ValueError is not
+)
 
 
 def _add_live_controls(parser: argparse.ArgumentParser) -> None:
@@ -268,79 +293,15 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def _play(options: argparse.Namespace) -> int:
-    from streamer import audio
-    from streamer.models.errors import DeviceError
+    from streamer import performing
 
-    if options.list_devices:
-        return _devices(options)
-    name, checkpoint = open_model(options.model)
-    try:
-        device = audio.find_device(options.device)
-    except DeviceError as error:
-        if options.device is not None:
-            raise
-        _say(f"{error}; --list-devices shows what there is, --device chooses.")
-        options.out, options.seconds = Path(f"streamer-{name}.wav"), INSTEAD_SECONDS
-        _say(f"Writing {INSTEAD_SECONDS:g} s to {options.out} instead.")
-        return _render(options)
-    return _play_on(device, name, checkpoint, options)
-
-
-def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argparse.Namespace) -> int:
-    from streamer import audio
-    from streamer.osc import OscServer
-    from streamer.play import Performance, stopped_by_signals
-
-    format = audio.settle(device, options.rate)
-    lead = None if options.lead is None else options.lead / 1000
-    engine = _engine(name, checkpoint, options, rate=format.rate, channels=format.channels, lead=lead)
-    status = _StatusLine(engine)
-    with OscServer(engine, options.osc_port, options.osc_host) as server, stopped_by_signals() as stopped:
-        engine.listen(server)
-        engine.listen(status)
-        performance = Performance(engine, device, options.block, "high", status.say)
-        _say(f"Playing {_described(engine)} on {device}, {format.rate} Hz, {format.channels} channels.")
-        _say_hint(engine)
-        _say(f"OSC at {options.osc_host}:{server.port}, for example {CONTROLS[0].address} 0.9. Ctrl-C ends.")
-        try:
-            performance.start()
-            performance.run(stopped, status.show)
-        finally:
-            ended = performance.stop()
-    status.end()
-    if not ended:
-        audio.leave(0)
-    return 0
+    return _devices(options) if options.list_devices else performing.play(options)
 
 
 def _render(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from streamer import performing
 
-    from streamer.render import LONGEST_SECONDS, format_of, render
-
-    format_of(options.out)
-    if options.seconds > LONGEST_SECONDS:
-        raise StreamerError(f"{options.seconds:g} seconds is too long: at most {LONGEST_SECONDS}")
-    engine = _engine(*open_model(options.model), options, rate=None, channels=1, lead=None)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} s"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(str(options.out), total=options.seconds)
-        render(engine, options.out, options.seconds, lambda seconds: bar.update(task, completed=seconds))
-    engine.close()
-    factor = engine.voice.realtime_factor
-    _say_hint(engine)
-    _say(
-        f"{options.out}: {options.seconds:g} s of {_described(engine)}, "
-        f"written at {factor:.1f} times real time."
-    )
-    return 0
+    return performing.render_model(options)
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -389,7 +350,7 @@ def _devices(options: argparse.Namespace) -> int:
 
     found = audio.devices()
     if not found:
-        _say("There is no sound device: connect one, or start JACK.")
+        say("There is no sound device: connect one, or start JACK.")
     for device in found:
         mark = "*" if device.is_default else " "
         print(f"{mark} {device}, {device.outputs} outputs, {device.rate} Hz")
@@ -400,8 +361,8 @@ def _doctor(options: argparse.Namespace) -> int:
     from streamer import doctor
 
     name, checkpoint = open_model(options.model)
-    _say_if_compiling(checkpoint.spec.architecture)
-    with _ended_by_ctrl_c():
+    say_if_compiling(checkpoint.spec.architecture)
+    with ended_by_ctrl_c():
         report = doctor.examine(name, checkpoint, precision=options.precision, thread_count=options.threads)
     print(report.as_json() if options.json else report.as_text())
     return 0 if report.playable else 1
@@ -417,17 +378,17 @@ def _bench(options: argparse.Namespace) -> int:
     effort = bench.QUICK if options.quick else bench.FULL
 
     def measure(names: Sequence[str]) -> list[rows.Row]:
-        return bench.run(names, _say_aside, effort, ways)
+        return bench.run(names, say_aside, effort, ways)
 
-    with _ended_by_ctrl_c():
+    with ended_by_ctrl_c():
         found = measure(options.models)
-        _say(rows.as_json(found) if options.json else rows.as_table(found))
+        say(rows.as_json(found) if options.json else rows.as_table(found))
         if options.plot:
             plots.draw_realtime(found, options.plot)
-            plots.draw_depth(depth.measure(_say_aside, bench.QUICK), options.plot)
+            plots.draw_depth(depth.measure(say_aside, bench.QUICK), options.plot)
         lost = bench.slower_twice(found, before, measure) if options.baseline else {}
     for line in rows.as_words(lost):
-        _say_aside(line)
+        say_aside(line)
     return 1 if lost else 0
 
 
@@ -445,13 +406,13 @@ def _train(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = train.find_device(options.device)
-    _say(
+    say(
         f"Training {recipe_path.stem} on {options.folder} into {run_folder}; "
         "Ctrl-C stops, the same command resumes."
     )
-    with _training_bar(recipe.plan.steps) as (tell, say):
-        best = train.train(options.folder, recipe, run_folder, device, tell, say)
-    _say(f"The best model so far is {best}; hear it with: streamer play {best}")
+    with _training_bar(recipe.plan.steps) as (tell, note):
+        best = train.train(options.folder, recipe, run_folder, device, tell, note)
+    say(f"The best model so far is {best}; hear it with: streamer play {best}")
     return 0
 
 
@@ -465,17 +426,17 @@ def _price(options: argparse.Namespace) -> int:
 
     path = library.resolve(options.model, allow_path=True)
     loaded = checkpoint.load(path)
-    codes = price.held_out(options.audio, loaded, _say_aside)
+    codes = price.held_out(options.audio, loaded, say_aside)
     # Written as it is, so that a file that may not be written is refused before some minutes of measuring.
     model = checkpoint.describe(path, loaded.provenance)
-    with _ended_by_ctrl_c():
-        bits = price.measure(options.model, model, codes, lambda step: _say_aside(f"Measuring {step} ..."))
+    with ended_by_ctrl_c():
+        bits = price.measure(options.model, model, codes, lambda step: say_aside(f"Measuring {step} ..."))
     _print_table(_price_rows(bits), ("precision", "bits a sample", "against fp32"))
     if checkpoint.read_header(path).hash != model.hash:
         raise StreamerError(f"{path}: was changed while it was measured: measure it again")
     model = checkpoint.describe(path, replace(model.provenance, precision_bits=bits))
     chosen = precision.choose(AUTO, model, precision.has_dot_product())
-    _say(f"Measured on {len(codes) / model.sample_rate:.1f} s, written into {path}. Here, auto is {chosen}.")
+    say(f"Measured on {len(codes) / model.sample_rate:.1f} s, written into {path}. Here, auto is {chosen}.")
     return 0
 
 
@@ -498,130 +459,16 @@ def _training_bar(steps: int) -> Iterator[tuple[Callable[[Any], None], Callable[
     with Progress(BarColumn(), text, TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=steps)
 
-        def say(line: str) -> None:  # a file's name may look like markup
+        def note(line: str) -> None:  # a file's name may look like markup
             bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         def tell(now: Any) -> None:
             told = f"{now.bits:.3f} bits a sample, {now.samples_per_second:,.0f} samples/s"
             bar.update(task, completed=now.step, description=told)
             if now.held_out is not None:
-                say(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
+                note(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
 
-        yield tell, say
-
-
-# --- what commands share ------------------------------------------------------------------------------------
-
-
-def _engine(
-    name: str,
-    checkpoint: Checkpoint,
-    options: argparse.Namespace,
-    rate: int | None,
-    channels: int,
-    lead: float | None,
-) -> Engine:
-    """An engine for a model and the controls that the options name, compiled and ready to start."""
-    _say_if_compiling(checkpoint.spec.architecture)
-    from streamer.engine import LEAD, Engine
-
-    asked = {
-        control.name: getattr(options, control.name, None) for control in CONTROLS if control.type != "string"
-    }
-    values = {key: value for key, value in asked.items() if value is not None}
-    with _ended_by_ctrl_c():
-        return Engine(
-            name,
-            checkpoint,
-            Library(),
-            rate=rate,
-            channels=channels,
-            lead=lead or LEAD,
-            controls=values,
-            precision=options.precision,
-            threads=options.threads,
-        )
-
-
-def _say_if_compiling(architecture: str) -> None:
-    from streamer.kernels import cache
-
-    if not cache.compiled_already(f"voice-{architecture}"):
-        often = "once" if cache.usable_folder() else "at every start, for nothing can be kept"
-        _say(f"Compiling the {architecture} kernels for this machine; {often}, about 20 s ...")
-
-
-@contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """While kernels may be compiled, Ctrl-C ends the process at once: LLVM swallows a KeyboardInterrupt."""
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _described(engine: Engine) -> str:
-    header = engine.voice.checkpoint
-    million = header.spec.parameters / 1e6
-    licence = header.provenance.licence or "no licence given"
-    kind = f"{header.spec.architecture}, {million:.1f} M weights, {header.sample_rate} Hz, {licence}"
-    count = engine.voice.threads
-    stepping = f"{engine.voice.precision}, {count} {'thread' if count == 1 else 'threads'}"
-    return f"{engine.voice.name} ({kind}; {stepping})"
-
-
-def _say_hint(engine: Engine, say: Callable[[str], None] | None = None) -> None:
-    """Say how to have a precision chosen, where none could be."""
-    from streamer.precision import hint
-
-    line = hint(engine.precision, engine.voice.checkpoint)
-    if line:
-        (say or _say)(line)
-
-
-class _StatusLine:
-    """The performance's state: a line rewritten on a terminal, one every few seconds in a log."""
-
-    _LOG_EVERY = 20
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._terminal = sys.stdout.isatty()
-        self._shown = 0
-
-    def show(self) -> None:
-        """Show how full the buffer is, and how the rest does."""
-        if self._terminal:
-            print(f"\r\033[2K{self._text()}", end="", flush=True)
-        elif self._shown % self._LOG_EVERY == 0:
-            _say(self._text())
-        self._shown += 1
-
-    def changed(self, name: str, value: Value) -> None:
-        """Say what plays once another model does."""
-        if name == "model":
-            self.say(f"Playing {_described(self._engine)}.")
-            _say_hint(self._engine, self.say)
-
-    def failed(self, name: str, value: Value, error: str) -> None:
-        """Say nothing: whoever asked for it is told."""
-
-    def say(self, line: str) -> None:
-        """Say something above the status."""
-        _say(("\r\033[2K" if self._terminal else "") + line)
-
-    def end(self) -> None:
-        """Leave the last status standing."""
-        print(f"\r\033[2K{self._text()}" if self._terminal else self._text(), flush=True)
-
-    def _text(self) -> str:
-        status = self._engine.status()
-        return (
-            f"buffer {status['buffer_ms']:.0f} ms | {status['realtime_factor']:.1f}x real time | "
-            f"{status['underruns']} underruns | {status['device_rate']} Hz, "
-            f"measured {status['device_rate_measured']:.1f}"
-        )
+        yield tell, note
 
 
 def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
@@ -634,14 +481,6 @@ def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     for row in rows:
         table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
     Console().print(table)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _say_aside(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

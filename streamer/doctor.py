@@ -1,7 +1,8 @@
 """What this machine can do with a model, measured and said plainly: `streamer doctor`.
 
 The voice that the engine uses is timed in runs of `RUN` samples, with the naps that its thread takes between
-them and under the scheduling that its thread was given; a lead is chosen that outlasts what was seen.
+them and under the scheduling that its thread was given. From that follow a lead that outlasts what was seen,
+and the margin: the delay between a cue and its sound.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ import numpy as np
 
 from streamer import audio, threads
 from streamer.audio import Device
-from streamer.controls import CONTROLS
+from streamer.generator import NAP_US, RUN
 from streamer.kernels import cache
 from streamer.kernels.atomics import clock_ns, sleep_us, store
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import DeviceError
+from streamer.pacing import margin_for
 from streamer.precision import AUTO, hint, price_words
 from streamer.tape import PLAY_HEAD, SHORTEST_LEAD
 from streamer.threads import COMFORTABLE
-from streamer.voice import LIVE, NAP_US, PRIORITY, RUN, Voice
+from streamer.voice import PRIORITY, Voice
 
 MEASURE_SECONDS = 4.0
 LEAD_FLOOR_MS = {"realtime": 20.0, "normal": 200.0}
 """Least lead by scheduling: without real-time rights a producer 100 ms ahead starved under other load."""
 
+QUICK_BLOCK_FRAMES = 128
 _DEVICE_BLOCK_FRAMES = 1024  # the longest that devices commonly ask for at once
 _USUAL_RATE = 48_000
 
@@ -69,12 +72,14 @@ class Report:
     rtprio_limit: int | None
     """RLIMIT_RTPRIO, -1 without limit; None where the system has none."""
     oversleep_ms_p99: float
-    """How late a nap of half a millisecond ends."""
+    """How late a nap of a millisecond ends."""
     devices: tuple[Device, ...]
     device_problem: str
     """Why there is no device; empty where there is one."""
     lead_ms: int
     """A lead that is safe with these figures."""
+    margin_ms: float
+    """What a cue would wait for at least, with a device that asks for `QUICK_BLOCK_FRAMES` at once."""
 
     @property
     def playable(self) -> bool:
@@ -111,13 +116,20 @@ class Report:
             ("scheduler", _scheduling_words(self)),
             ("jitter", f"a nap of {NAP_US / 1000} ms ends {self.oversleep_ms_p99:.2f} ms late (p99)"),
             ("sound", _device_words(self)),
-            ("lead", f"{self.lead_ms} ms is safe here: streamer play {self.model} --lead {self.lead_ms}"),
+            (
+                "lead",
+                f"{self.lead_ms} ms is safe here; streamer play keeps more, and takes it back",
+            ),
+            (
+                "answer",
+                f"a cue waits {self.margin_ms:.0f} ms in blocks of {QUICK_BLOCK_FRAMES} frames",
+            ),
             ("verdict", self.verdict),
         ]
 
     def as_text(self) -> str:
         """One finding a line."""
-        no_use = set() if self.playable else {"lead"}
+        no_use = set() if self.playable else {"lead", "answer"}
         return "\n".join(f"{word:10} {text}" for word, text in self.findings() if word not in no_use)
 
     def as_json(self) -> str:
@@ -170,6 +182,7 @@ def examine(
         devices=devices,
         device_problem=device_problem,
         lead_ms=safe_lead_ms(scheduling, 1000 * run_p99, 1000 * oversleep_p99, _device_rate(devices)),
+        margin_ms=1000 * margin_for(QUICK_BLOCK_FRAMES / _device_rate(devices), max(run_p99, oversleep_p99)),
     )
 
 
@@ -185,10 +198,9 @@ def safe_lead_ms(scheduling: str, run_ms: float, oversleep_ms: float, device_rat
 
 def _new_voice(name: str, checkpoint: Checkpoint, precision: str) -> Voice:
     """A voice as the engine makes it, with a lead so short that one run is most of it."""
-    defaults = {c.name: float(c.default or 0) for c in CONTROLS if c.name in LIVE}
-    controls = defaults | {"temperature": checkpoint.provenance.temperature}
+    values = {"temperature": checkpoint.provenance.temperature}
     lead = max(SHORTEST_LEAD, 2 * RUN / checkpoint.sample_rate)
-    return Voice(name, checkpoint, controls, lead, precision=precision)
+    return Voice(name, checkpoint, values, lead, precision=precision)
 
 
 def _scheduling(voice: Voice) -> str:

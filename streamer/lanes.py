@@ -118,7 +118,7 @@ def _wandering(lanes: Words, track: int, index: int, position: int) -> float:
         return 0.0
     x = (passed - number * period) / period
     before, after = _knot(lanes, track, segment, number), _knot(lanes, track, segment, number + 1)
-    return before + (after - before) * (x * x * (3.0 - 2.0 * x))
+    return float(before + (after - before) * (x * x * (3.0 - 2.0 * x)))
 
 
 @compiled

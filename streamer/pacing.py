@@ -27,6 +27,11 @@ class Limits:
     margin_most: float
 
 
+def margin_for(block: float, lateness: float) -> float:
+    """The margin (s) that a device and a generator need: its block, and how late the other is, in seconds."""
+    return block + FADE_SECONDS + _LEAST_SECONDS + _LATENESS * lateness
+
+
 class Pacing:
     """Lead and margin in seconds, fitted again and again.
 
@@ -54,6 +59,6 @@ class Pacing:
         self._underruns = underruns
         self._longer = min(self._longer, max(1.0, limits.lead_most / limits.lead))
         self._wider = min(self._wider, limits.margin_most)
-        needed = block + FADE_SECONDS + _LEAST_SECONDS + _LATENESS * lateness + self._wider
+        needed = margin_for(block, lateness) + self._wider
         self.margin = min(max(limits.margin, needed), max(limits.margin, limits.margin_most))
         self.lead = min(limits.lead * self._longer, limits.lead_most)

@@ -89,7 +89,7 @@ class Performance:
         self._tell(f"{self._device.name} is back")
 
     def _new_output(self) -> Output:
-        return Output(self.engine.play_head, self._device, *self._settings)
+        return Output(self.engine.mixer, self._device, *self._settings)
 
     def _reopen(self) -> bool:
         """Try once to get the device back; the tape waits where it is."""

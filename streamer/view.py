@@ -52,6 +52,7 @@ _STEP = 1 / 40  # of a fader's travel, for one stroke of a key: 0.05 of temperat
 _QUIETEST_DB = -60.0  # of a meter
 _LOUD_DB, _LOUDEST_DB = -12.0, -3.0  # where it turns yellow, and red
 _METER_CELLS = 24
+_USUAL_RATE = 48_000  # Hz, of a spectrum of nothing
 _LOG_LINES = 6
 _SPECTRUM_LINES = 3, 8  # at least, at most
 _NUMBERS = ("float", "int", "bool")  # types of controls that are shown
@@ -68,8 +69,8 @@ class View:
     Args:
         engine: what is played.
         console: where it is drawn, from `with` to the end of the block.
-        spectrum_source: gives the last `SPECTRUM_SECONDS` of the sound, float32 [samples], at the device's
-            rate; None while there is none.
+        spectrum_source: gives the last `SPECTRUM_SECONDS` of the sound, float32 [samples], and its rate;
+            None while there is none.
         quit: called when the performer has had enough.
     """
 
@@ -77,7 +78,7 @@ class View:
         self,
         engine: Engine,
         console: Console,
-        spectrum_source: Callable[[], NDArray[np.float32] | None],
+        spectrum_source: Callable[[], tuple[NDArray[np.float32], int] | None],
         quit: Callable[[], None],
     ) -> None:
         self._engine, self._console, self._spectrum_source = engine, console, spectrum_source
@@ -196,13 +197,11 @@ class View:
         fewest, most = _SPECTRUM_LINES
         room = min(height - len(lines) - 1, most)
         if room >= fewest:
-            lines[2:2] = [Text(), *self._of_spectrum(float(status["device_rate"]), width, room)]
+            lines[2:2] = [Text(), *self._of_spectrum(width, room)]
         return Text("\n", no_wrap=True, overflow="crop").join(lines[:height])
 
-    def _of_spectrum(self, rate: float, width: int, height: int) -> list[Text]:
-        samples = self._spectrum_source()
-        if samples is None:
-            samples = np.zeros(0, np.float32)
+    def _of_spectrum(self, width: int, height: int) -> list[Text]:
+        samples, rate = self._spectrum_source() or (np.zeros(0, np.float32), _USUAL_RATE)
         levels = spectrum_db(samples, rate, width) / -FLOOR_DB + 1  # 0 to 1
         below = np.arange(height - 1, -1, -1)[:, None]  # lines below each line
         eighths = np.clip(np.round(levels * 8 * height) - 8 * below, 0, 8).astype(int)

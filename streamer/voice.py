@@ -155,7 +155,7 @@ class Voice:
         self.cues = CueQueue()
         self.scheduling = "not started"
         if sibling is not None:
-            self._stepper = sibling._stepper.sibling(slack)
+            self._stepper: Stepper = sibling._stepper.sibling(slack)
         else:
             self._stepper = new_stepper(
                 name, checkpoint, choose(precision, checkpoint, has_dot_product()), slack
@@ -299,7 +299,7 @@ class Voice:
     def codes(self, position: int, count: int) -> Codes:
         """The codes before a position that was written, the last `count` of those that are kept."""
         first = max(position - count, int(self._desk.words[FIRST_CODE]), self.tape.oldest)
-        kept = self._desk.codes[np.arange(first, position) & (self.tape.capacity - 1)].astype(np.int64)
+        kept: Codes = self._desk.codes[np.arange(first, position) & (self.tape.capacity - 1)].astype(np.int64)
         return kept[max(0, self.tape.oldest - first) :]  # what the generator has overwritten meanwhile
 
     def stop(self) -> None:

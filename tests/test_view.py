@@ -60,7 +60,8 @@ class Desk:
     ) -> None:
         self.console = Console(record=True, width=size[0], height=size[1], file=io.StringIO())
         self.quits = 0
-        self.view = View(engine, self.console, lambda: sound, self._quit)
+        source = None if sound is None else (sound, RATE)
+        self.view = View(engine, self.console, lambda: source, self._quit)
         engine.listen(self.view)
 
     def _quit(self) -> None:

@@ -1,0 +1,38 @@
+"""What commands say to whoever types them, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def say(line: str) -> None:
+    """Say a line on standard output, at once."""
+    print(line, flush=True)
+
+
+def say_aside(line: str) -> None:
+    """Say a line on standard error, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def say_if_compiling(architecture: str) -> None:
+    """Say that an architecture's kernels will be compiled, where they have not been."""
+    from streamer.kernels import cache
+
+    if not cache.compiled_already(f"voice-{architecture}"):
+        often = "once" if cache.usable_folder() else "at every start, for nothing can be kept"
+        say(f"Compiling the {architecture} kernels for this machine; {often}, about 20 s ...")
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """While kernels may be compiled, Ctrl-C ends the process at once: LLVM swallows a KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
