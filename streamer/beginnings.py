@@ -50,7 +50,7 @@ def from_voice(source: Voice, position: int, take: int) -> Start:
 
 def from_moment(moment: Moment) -> Start:
     """Go on exactly as the voice would have that a bookmark was made of."""
-    return Start(memory=moment.memory, tail=moment.tail, position=moment.position, take=moment.take)
+    return Start(memory=dict(moment.memory), tail=moment.tail, position=moment.position, take=moment.take)
 
 
 def _remembered(spec: Spec, rate: int) -> int:

@@ -37,6 +37,7 @@ from streamer.generator import (
 )
 from streamer.kernels import cache
 from streamer.kernels.atomics import aligned_words, clock_ns, load, store
+from streamer.kernels.memories import Memory
 from streamer.kernels.sampling import new_scratch
 from streamer.kernels.stepper import Stepper
 from streamer.lanes import new_lanes
@@ -61,7 +62,6 @@ _TRIAL_RUNS = 6
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
-Memory = Mapping[str, NDArray[np.generic]]
 
 _FOLLOWED = {control.name: control for control in CONTROLS if control.place == "generator"}
 
