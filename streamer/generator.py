@@ -23,12 +23,17 @@ from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import penalise, pull_to_centre, sample
 from streamer.kernels.views import borrowed
 from streamer.lanes import NEVER, forget, forget_future, insert, value
-from streamer.tape import CLAIM, WRITE_HEAD, attention, publish, put, ring_of, room, take_back
+from streamer.tape import CLAIM, MARGIN, WRITE_HEAD, attention, lead, publish, put, ring_of, room, take_back
 
 RUN = 32
 """Most samples written between two looks at the cues and the tape: 2 ms at 16 kHz."""
 NAP_US = 1000
 """How long the generator sleeps when the lead is full."""
+HURRY_SECONDS = 0.05
+"""Of lead beyond the margin that are written as fast as can be; a cue that takes the lead back costs no more."""
+EASE = 3
+"""Times real time at which the rest is written, by models that are faster. A gesture of a hundred cues a second
+would else have real-time threads write it anew, for nothing, for all of the processor's time."""
 WINDOW = 1024
 """Samples in which codes are counted, for the penalty on repetition."""
 _HALF_LIFE_NS = 1e10
@@ -91,14 +96,28 @@ def generate(weights: Any, state: Any, crew: Any, desk: Any, forever: bool) -> N
         count = min(room(desk.tape), RUN)
         if count > 0:
             _write(weights, state, crew, desk, count)
-            _account(desk, monotonic_ns() - began, count)
-            if forever:
-                give_way()  # to the other voices: all are of one priority
-        elif forever:
-            sleep_us(NAP_US)
-            expected += 1000 * NAP_US
+            took_ns = monotonic_ns() - began
+            _account(desk, took_ns, count)
+            nap_us = _ease_us(desk, took_ns, count)
         else:
-            return
+            nap_us = NAP_US
+        if not forever:
+            if count == 0:
+                return
+        elif nap_us > 0:
+            sleep_us(nap_us)
+            expected += 1000 * nap_us
+        else:
+            give_way()  # to the other voices: all are of one priority
+
+
+@inner
+def _ease_us(desk: Any, took_ns: int, count: int) -> int:
+    """How long to rest after a run: 0 while the lead is short."""
+    tape = desk.tape
+    if lead(tape) < load_acquire(tape, MARGIN) + int(HURRY_SECONDS * desk.rate):
+        return 0
+    return max(0, int(1e6 * count / (EASE * desk.rate)) - took_ns // 1000)
 
 
 @compiled
