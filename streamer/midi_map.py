@@ -18,10 +18,10 @@ from mido import Message
 from streamer.controls import Value, find, normalized, parse, shown
 from streamer.cues import Cue
 from streamer.models.errors import ControlError, StreamerError
+from streamer.strip import STRIPS
 
 BOOKMARK = "bookmark"
 """What a binding may name besides the controls; its value is the bookmark's name."""
-VOICES = 16
 MAX_BINDINGS = 1024
 
 Kind: TypeAlias = Literal["control_change", "note", "program_change"]
@@ -67,7 +67,7 @@ class Binding:
         _require(_within(self.number, 0, _TOP), f"a number is one from 0 to {_TOP}", self.number)
         _require(isinstance(self.control, str), "a control is named by a text", self.control)
         if self.control == BOOKMARK:
-            _require(_within(self.voice, 1, VOICES), f"a voice is a number from 1 to {VOICES}", self.voice)
+            _require(_within(self.voice, 1, STRIPS), f"a voice is a number from 1 to {STRIPS}", self.voice)
             _require(isinstance(self.value, str), "a bookmark's value is its name", self.value)
         else:
             self._check_control()
@@ -78,7 +78,7 @@ class Binding:
         if control.scope == "master":
             _require(self.voice == 0, f"{control.name} is the master's: its voice is 0", self.voice)
         else:
-            _require(_within(self.voice, 1, VOICES), f"a voice is a number from 1 to {VOICES}", self.voice)
+            _require(_within(self.voice, 1, STRIPS), f"a voice is a number from 1 to {STRIPS}", self.voice)
         if self.value is not None:
             object.__setattr__(self, "value", parse(control, self.value))
         elif control.type not in ("bool", "trigger"):

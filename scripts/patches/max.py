@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 from py2max import Box, Patcher
+from py2max.core.common import Rect
 
-from streamer.controls import CONTROLS, PREFIX, REPLIES, Control
-from streamer.osc import DEFAULT_PORT
+from streamer.controls import CONTROLS, DEFAULT_PORT, PREFIX, REPLIES, Control
 
 PORT = 7400
 """Where Max listens: the port in the help of its own udpreceive."""
@@ -65,13 +65,13 @@ class Column:
         if label:
             self.patch.add_comment(
                 label,
-                patching_rect=[self._x + size[0] + 6, y, min(120, _COLUMN - size[0] - 12), 20],
+                patching_rect=Rect(self._x + size[0] + 6, y, min(120, _COLUMN - size[0] - 12), 20),
                 presentation=1,
                 presentation_rect=[x, top, _CELL_WIDTH - 4, 18],
                 fontsize=9.5,
             )
         return {
-            "patching_rect": [self._x, y, *size],
+            "patching_rect": Rect(self._x, y, *size),
             "presentation": 1,
             "presentation_rect": [x, top + 18 if label else top, *size],
         }
@@ -85,8 +85,8 @@ class Column:
     def _x(self) -> int:
         return 20 + self.number * _COLUMN
 
-    def _rect(self, y: int, characters: int) -> list[float]:
-        return [self._x, y, min(7 * characters + 14, _COLUMN - 10), 22]
+    def _rect(self, y: int, characters: int) -> Rect:
+        return Rect(self._x, y, min(7 * characters + 14, _COLUMN - 10), 22)
 
 
 # --- the three patches ------------------------------------------------------------------------------------
@@ -134,20 +134,20 @@ def _help() -> Patcher:
     patch = _patch(12)
     patch.openinpresentation = 0
     text = "streamer, a neural synthesiser, played over OSC: start it with streamer play, then press connect."
-    patch.add_comment(text, patching_rect=[20, 10, 600, 20])
+    patch.add_comment(text, patching_rect=Rect(20, 10, 600, 20))
     half = len(EXAMPLES) // 2
     messages = [
         Column(patch, 2 * (place // half)).message(PREFIX + example, 50 + 40 * (place % half))
         for place, example in enumerate(EXAMPLES)
     ]
-    top = 50 + 40 * half
+    top = 50.0 + 40 * half
     streamer, top = _bpatcher(patch, "streamer.maxpat", _connection(), top, inlets=1, outlets=1)
     for message in messages:
         patch.add_line(message, streamer)
-    patch.add_line(streamer, patch.add_textbox("print streamer", patching_rect=[20, top, 120, 22]))
+    patch.add_line(streamer, patch.add_textbox("print streamer", patching_rect=Rect(20, top, 120, 22)))
     top += 40
     for voice in (1, 2):
-        patch.add_comment(f"voice {voice}", patching_rect=[20, top, 120, 20])
+        patch.add_comment(f"voice {voice}", patching_rect=Rect(20, top, 120, 20))
         _, top = _bpatcher(patch, "streamer.voice.maxpat", _voice(), top + 22, args=[voice])
     return patch
 
@@ -165,7 +165,7 @@ def _bpatcher(
     *_, width, height = panel.rect
     box = patch.add_bpatcher(
         name,
-        patching_rect=[20, top, width, height],
+        patching_rect=Rect(20, top, width, height),
         numinlets=inlets,
         numoutlets=outlets,
         outlettype=[""] * outlets,
@@ -185,7 +185,7 @@ def _controls(patch: Patcher, controls: list[Control], number: Box | None = None
     """
     names = [*(control.name for control in controls), "meters"]
     addresses = " ".join(PREFIX + name for name in names)
-    route = patch.add_textbox(f"route {addresses}", patching_rect=[20, 130, _COLUMN * len(names), 22])
+    route = patch.add_textbox(f"route {addresses}", patching_rect=Rect(20, 130, _COLUMN * len(names), 22))
     for place, name in enumerate(names):
         column = Column(patch, place)
         say = None
@@ -278,7 +278,7 @@ _WIDGETS = {"float": _dial, "int": _number, "bool": _toggle, "trigger": _button,
 def _patch(rows: int) -> Patcher:
     """A patch whose window shows so many rows of a panel."""
     patch = Patcher(auto_layout=False, openinpresentation=1)
-    patch.rect = [85.0, 104.0, float(_CELLS * _CELL_WIDTH + 12), float(rows * _CELL_HEIGHT + 12)]
+    patch.rect = Rect(85.0, 104.0, float(_CELLS * _CELL_WIDTH + 12), float(rows * _CELL_HEIGHT + 12))
     return patch
 
 

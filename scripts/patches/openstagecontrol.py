@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from streamer.controls import CONTROLS, PREFIX, Control, normalized
+from streamer.strip import STRIPS
 
-VOICES = 16
 STEPS = 10
 """Breakpoints by which a fader follows a control's curve."""
 
@@ -21,7 +21,7 @@ def files() -> dict[str, str]:
         "type": "root",
         "id": "root",
         "onCreate": f"send('{PREFIX}subscribe')",
-        "tabs": [_whole(), *(_voice(number) for number in range(1, VOICES + 1))],
+        "tabs": [_whole(), *(_voice(number) for number in range(1, STRIPS + 1))],
     }
     session = {"createdWith": "Open Stage Control", "version": "1.27.0", "type": "session", "content": root}
     return {"openstagecontrol/streamer.json": json.dumps(session, indent=1) + "\n"}

@@ -6,8 +6,7 @@ defaults, and those in its path): so there is one for each control, and events f
 `speed` mean something else.
 """
 
-from streamer.controls import CONTROLS, PREFIX, Control
-from streamer.osc import DEFAULT_PORT
+from streamer.controls import CONTROLS, DEFAULT_PORT, PREFIX, Control
 
 FUNCTIONS = {"float": "pF", "int": "pI", "bool": "pI", "trigger": "pI", "string": "pS"}
 

@@ -1,7 +1,6 @@
 """The OSC map for TouchOSC and every other touch surface: what to type into a widget."""
 
-from streamer.controls import CONTROLS, Control
-from streamer.osc import DEFAULT_PORT
+from streamer.controls import CONTROLS, DEFAULT_PORT, Control
 
 _PAGE = """\
 # TouchOSC and other touch surfaces
