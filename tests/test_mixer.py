@@ -649,7 +649,7 @@ def _write_and_take_back(tape: NDArray[np.int64], final: NDArray[np.float64]) ->
 
 def test_what_is_taken_back_after_being_claimed_was_never_heard() -> None:
     tape, mixer = Tape(RATE, CAPACITY, 4000), Mixer(RATE, 1)
-    tape.margin = 100
+    tape.margin = 0
     final = np.zeros(LENGTH)
     tape.attention = 1
     _write_and_take_back(tape.buffer, final)
@@ -673,4 +673,4 @@ def test_what_is_taken_back_after_being_claimed_was_never_heard() -> None:
     ratio = sound[heard][FADE:] / expected
     gain = gains[np.clip(np.searchsorted(gains, ratio - 1e-5), 0, FADE - 1)]  # of the fades at underruns
     np.testing.assert_allclose(sound[heard][FADE:], expected * gain, rtol=1e-6)
-    assert (gain == 1).mean() > 0.5
+    assert (gain == 1).mean() > 0.3
