@@ -536,6 +536,7 @@ class Engine:
             thread_counts.settle(voice, self._threads)
         else:
             voice.use(sibling.threads)
+        voice.keep(self._pacing.lead, self._margin(part))
         return voice
 
     def _swap(
@@ -584,9 +585,13 @@ class Engine:
         voices = self.stage.everybody()
         block, lateness = self.mixer.block / self.mixer.rate, max((v.jitter for v in voices), default=0.0)
         self._pacing.fit(self._limits(), block, lateness, self.mixer.counters().underruns, elapsed)
-        speeds = {part.voice: float(part.values["speed"]) for part in self.stage.parts.values()}
+        margins = {part.voice: self._margin(part) for part in self.stage.parts.values()}
         for voice in voices:
-            voice.keep(self._pacing.lead, self._pacing.margin * max(1.0, speeds.get(voice, 1.0)))
+            voice.keep(self._pacing.lead, margins.get(voice, self._pacing.margin))
+
+    def _margin(self, part: Part) -> float:
+        """Seconds of a part's tape that pass within the margin."""
+        return self._pacing.margin * max(1.0, float(part.values["speed"]))
 
     def _keep(self) -> None:
         while not self._ending.wait(_TEND_SECONDS):
