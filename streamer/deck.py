@@ -5,7 +5,8 @@ Frame by frame, and therefore the same however the device cuts its blocks, a dec
     - holds the tape where it is once a fade has reached zero: no sample is skipped or repeated, only faded;
     - fades over the last 2.5 ms of the tape when the producer does not keep up (an *underrun*), holds, and
       goes on from the same place when half the target lead is there again, or 50 ms: waiting for more of a
-      deep lead would be a long silence;
+      deep lead would be a long silence; or the margin, where that is less: a gesture takes back all else,
+      a hundred times a second;
     - is *frozen* by passing, at equal power, from the reader to a region of the tape (`streamer.region`). The
       reader goes on during those 10 ms and then holds; thawed, it goes on from there, once there is enough.
 
@@ -44,7 +45,7 @@ from streamer.region import (
     read_region,
     rise,
 )
-from streamer.tape import CLAIM, PLAY_HEAD, TARGET, Tape, claim
+from streamer.tape import CLAIM, MARGIN, PLAY_HEAD, TARGET, Tape, claim
 
 Floats = NDArray[np.float64]
 
@@ -149,6 +150,13 @@ def _written(deck: Words, values: Floats, count: int) -> int:
     return claim(tape_of(deck), max(tape_of(deck)[CLAIM], reach))
 
 
+@inner
+def _refill(deck: Words, tape: Words) -> int:
+    """The lead with which a deck begins, and goes on after an underrun."""
+    enough, margin = min(load_acquire(tape, TARGET) // 2, deck[REFILL]), load_acquire(tape, MARGIN)
+    return int(min(enough, margin) if margin > 0 else enough)
+
+
 @compiled
 def play(deck: Words, values: Floats, first: int, count: int, mono: Floats, tally: Words) -> None:
     """Add a deck's sound to a strip's.
@@ -163,7 +171,7 @@ def play(deck: Words, values: Floats, first: int, count: int, mono: Floats, tall
     """
     tape, frames = tape_of(deck), min(count, deck[OUT_AT] + deck[OUT_LENGTH] - first)
     written = _written(deck, values, count)
-    refill, stays = min(load_acquire(tape, TARGET) // 2, deck[REFILL]), deck[OUT_AT] == _STAYS
+    refill, stays = _refill(deck, tape), deck[OUT_AT] == _STAYS
     for i in range(frames):
         tune(deck, values[SPEED, i])
         opened, before = values[PLAY, i] >= 0.5, deck[CONDITION]
