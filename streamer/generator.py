@@ -32,8 +32,8 @@ NAP_US = 1000
 HURRY_SECONDS = 0.05
 """Of lead beyond the margin that is written as fast as can be; a gesture takes back no more."""
 EASE = 3
-"""Times real time at which the rest is written by a model that is faster. A gesture of a hundred cues a second
-would else have real-time threads take all of the processor's time to write what is taken back again."""
+"""Times real time at which the rest is written by a model that is faster. A gesture of a hundred cues would
+else have real-time threads take all of the processor's time to write what is taken back again."""
 WINDOW = 1024
 """Samples in which codes are counted, for the penalty on repetition."""
 _HALF_LIFE_NS = 1e10
