@@ -657,6 +657,7 @@ def test_what_is_taken_back_after_being_claimed_was_never_heard() -> None:
     takes: list[int] = []
     producer = threading.Thread(target=lambda: takes.append(_write_and_take_back(tape.buffer, final)))
     mixer.put(1, tape, 0)
+    mixer.render(FADE)  # the crossfade passes over silence: its first frame would be a sample times 0
     producer.start()
     deadline, blocks = clock_ns() + 30_000_000_000, []
     try:
