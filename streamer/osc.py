@@ -47,8 +47,9 @@ DUMPED_PER_SECOND = 60
 """Lines that `dump` prints; more are only counted."""
 
 _BATCH = 32  # packets played before the sockets are read again and replies are due
-_MAX_CUES = 256  # that wait for the end of a batch
+_MAX_CUES = 1000  # that wait for the end of a batch; every control of sixteen voices is fewer
 _ANSWERS = frozenset(reply.address for reply in REPLIES)  # never answered, lest two servers loop
+_LONGEST_LINE = 300
 _PAIRS = ("set", "voice/<n>/set")
 _log = logging.getLogger(__name__)
 
@@ -200,14 +201,13 @@ class OscServer:
     # --- the loop -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._settle()
         while not self._closing:
+            for work in (self._settle, self._publisher.publish_meters):
+                self._guard(PREFIX + "status", None, work)
             self._transport.wait(self._patience())
             for packet, sender in self._transport.take(_BATCH):
                 self._play_packet(packet, sender)
             self._flush()
-            self._settle()
-            self._guard(PREFIX + "status", None, self._publisher.publish_meters)
 
     def _patience(self) -> float | None:
         """Seconds until the next meters are due; None while nobody wants any."""
@@ -225,7 +225,8 @@ class OscServer:
             return
         self._subscribers.heard_from(sender)
         for message in messages:
-            self._print(message, sender)
+            if self._dumps is not None and self._dumps.take():
+                self._guard(message.address, None, partial(self._print, message, sender))
             self._guard(message.address, sender, partial(self._play, message, sender))
 
     def _guard(self, address: str, sender: Peer | None, action: Callable[[], None]) -> bool:
@@ -263,11 +264,10 @@ class OscServer:
             self._tell_value(route, sender)
 
     def _print(self, message: Message, sender: Peer) -> None:
-        if self._dumps is not None and self._dumps.take():
-            origin = "TCP" if isinstance(sender, Connection) else f"{sender[0]}:{sender[1]}"
-            moment = "" if message.time is None else f" @{message.time:.6f}"
-            words = " ".join(shown(argument) for argument in message.arguments)
-            self._tell(f"OSC from {origin}{moment}: {shown(message.address)[1:-1]} {message.fault or words}")
+        origin = "TCP" if isinstance(sender, Connection) else f"{sender[0]}:{sender[1]}"
+        moment = "" if message.time is None else f" @{message.time:.6f}"
+        words = message.fault or " ".join(shown(argument) for argument in message.arguments)
+        self._tell(f"OSC from {origin}{moment}: {shown(message.address)[1:-1]} {words}"[:_LONGEST_LINE])
 
     # --- changes ------------------------------------------------------------------------------------------
 

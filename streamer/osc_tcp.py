@@ -14,7 +14,7 @@ MAX_UNSENT = 1 << 20
 """Bytes that may wait for a client that does not read; with more it is dropped."""
 
 _MAX_FRAME = 2 * MAX_DATAGRAM  # every byte escaped
-_CHUNK = 65_536
+_CHUNK = 4096  # read at once: so much, and then it is others' turn
 
 
 class Unframer:
@@ -86,7 +86,7 @@ class Connection:
         self._socket.close()
 
     def receive(self) -> list[bytes]:
-        """The packets that have come since the last call, of up to 64 KiB of stream.
+        """The packets that have come since the last call, of up to 4 KiB of stream.
 
         Raises:
             UnreadablePacketError: what comes is not SLIP; there is no way on from there.
@@ -102,6 +102,8 @@ class Connection:
 
     def send(self, packet: bytes) -> None:
         """Send as much as the client takes now and keep the rest; a client that takes nothing is dropped."""
+        if not self.is_open:
+            return
         waits = bool(self._unsent)
         self._unsent += slip.encode(packet)
         if not waits:

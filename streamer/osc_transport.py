@@ -1,7 +1,8 @@
 """The server's sockets: packets come from UDP and TCP, and go out to either, on one thread.
 
-What has come is read first and played later, in small batches: the kernel's buffers stay empty through a
-burst, even where the system gives them no more than a few hundred packets' room.
+Datagrams are read as they come and played later, in small batches: the kernel's buffers stay empty through a
+burst. Streams are read a little at a time, when all that was read of them has been played, in turns with the
+datagrams: their clients wait, and nobody waits for them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from streamer.osc_udp import Address, UdpSocket
 MAX_CONNECTIONS = 32
 """TCP clients at once; another is turned away."""
 MAX_BACKLOG = 16_384
-"""Packets that have been read and not yet played."""
+"""Datagrams that have been read and not yet played."""
 MAX_BACKLOG_BYTES = 16 << 20
 _TRIES = 16
 
@@ -51,8 +52,9 @@ class Transport:
         self.unreadable = 0
         self.refused: deque[Address] = deque(maxlen=1024)
         self.gone: list[Connection] = []
-        self._backlog: deque[tuple[bytes, Peer]] = deque()
-        self._backlog_bytes = 0
+        self._datagrams: deque[tuple[bytes, Address]] = deque()
+        self._datagram_bytes = 0
+        self._streamed: deque[tuple[bytes, Connection]] = deque()
         self._connections: list[Connection] = []
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -80,18 +82,21 @@ class Transport:
     def wait(self, seconds: float | None) -> None:
         """Read what has come; where nothing has, and nothing waits in `take`, wait for it, or for `wake`."""
         self._tend()
-        for key, _ in self._selector.select(0 if self._backlog else seconds):
-            if isinstance(key.fileobj, Connection):
-                self._receive_stream(key.fileobj)
-            else:
+        streams_are_due = not self._streamed
+        for key, _ in self._selector.select(0 if self._datagrams or self._streamed else seconds):
+            if not isinstance(key.fileobj, Connection):
                 key.data()
+            elif streams_are_due:
+                self._receive_stream(key.fileobj)
 
     def take(self, count: int) -> Iterator[tuple[bytes, Peer]]:
-        """Up to so many of the packets that came first, with their senders."""
-        for _ in range(min(count, len(self._backlog))):
-            packet, sender = self._backlog.popleft()
-            self._backlog_bytes -= len(packet)
-            yield packet, sender
+        """The packets that came first, with their senders: up to so many datagrams, and as many streamed."""
+        for _ in range(min(count, len(self._datagrams))):
+            packet, address = self._datagrams.popleft()
+            self._datagram_bytes -= len(packet)
+            yield packet, address
+        for _ in range(min(count, len(self._streamed))):
+            yield self._streamed.popleft()
 
     def send(self, packet: bytes, receiver: Peer) -> None:
         """Send without waiting; what cannot be sent is the receiver's loss."""
@@ -106,7 +111,7 @@ class Transport:
 
     def _receive_datagrams(self) -> None:
         self.refused.extend(self.udp.refusals())
-        while self._has_room:
+        while len(self._datagrams) < MAX_BACKLOG and self._datagram_bytes < MAX_BACKLOG_BYTES:
             came = self.udp.receive()
             if came is None:
                 return
@@ -114,26 +119,21 @@ class Transport:
 
     def _receive_stream(self, connection: Connection) -> None:
         connection.flush()
-        if not self._has_room:
-            return
         try:
-            for packet in connection.receive():
-                self._keep(packet, connection)
+            packets = connection.receive()
+            self.received += len(packets)
+            self._streamed += [(packet, connection) for packet in packets]
         except UnreadablePacketError:
             self.unreadable += 1
             connection.is_open = False
 
-    @property
-    def _has_room(self) -> bool:
-        return len(self._backlog) < MAX_BACKLOG and self._backlog_bytes < MAX_BACKLOG_BYTES
-
-    def _keep(self, packet: bytes, sender: Peer) -> None:
+    def _keep(self, packet: bytes, sender: Address) -> None:
         self.received += 1
-        if not isinstance(sender, Connection) and self.is_own(sender):
-            self.unreadable += 1  # forged, to have the server talk to itself
+        if self.is_own(sender):  # forged, to have the server talk to itself
+            self.unreadable += 1
             return
-        self._backlog.append((packet, sender))
-        self._backlog_bytes += len(packet)
+        self._datagrams.append((packet, sender))
+        self._datagram_bytes += len(packet)
 
     def _accept(self) -> None:
         connection = self._listener.accept()

@@ -165,11 +165,11 @@ class Client:
 
     port: int
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, patience: float = DEADLINE) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.settimeout(DEADLINE)
+        self._socket.settimeout(patience)
         self._server = ("127.0.0.1", server_port)
         self.port = self._socket.getsockname()[1]
 
@@ -191,7 +191,7 @@ class Client:
 
     def expect(self, address: str) -> list[object]:
         """The arguments of the next message of this address; others are skipped."""
-        until = time.monotonic() + DEADLINE
+        until = time.monotonic() + (self._socket.gettimeout() or 0)
         while time.monotonic() < until:
             heard, arguments = self.hear()
             if heard == address:
@@ -259,11 +259,6 @@ class TcpClient(Client):
             *frames, self._read = (self._read + data).split(slip.END)
             self._packets += [slip.decode(slip.END + frame + slip.END) for frame in frames if frame]
         return self._packets.popleft()
-
-    def hear_to_the_end(self) -> None:
-        """Hear all that is left, then raise `EOFError` or `ConnectionError`."""
-        while True:
-            self.hear_bytes()
 
 
 def encode(address: str, *arguments: object, tags: str | None = None) -> bytes:

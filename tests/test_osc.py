@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import numpy as np
 import pytest
@@ -936,6 +936,16 @@ def test_dump_prints_what_is_received_until_it_is_ended(instrument: Memory) -> N
     assert lines[1].startswith(f"OSC from 127.0.0.1:{client.port}: /streamer/x\\n 'y\\n")
     assert all("\n" not in line and len(line) < 200 for line in lines)
     assert "/streamer/dump 0" in lines[-1]
+
+
+def test_a_terminal_that_has_gone_stops_nothing(instrument: Memory) -> None:
+    def complain(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    with OscServer(instrument, port=0, tell=complain) as server, closing(Client(server.port)) as client:
+        client.send("/streamer/dump", 1)
+        client.until_synced()
+        assert client.ask("/streamer/gain", 0.5) == ("/streamer/gain", [0.5])
 
 
 def test_a_dump_is_bounded(instrument: Memory) -> None:

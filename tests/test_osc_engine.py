@@ -16,6 +16,8 @@ from streamer.osc_instrument import Instrument
 
 BLOCK = 256
 RATE = 8000
+PATIENCE = 120.0
+"""Seconds; what has to be compiled first is slow."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @pytest.fixture
 def client(engine: Engine) -> Iterator[Client]:
     instrument: Instrument = engine
-    with OscServer(instrument, port=0) as server, closing(Client(server.port)) as each:
+    with OscServer(instrument, port=0) as server, closing(Client(server.port, PATIENCE)) as each:
         yield each
 
 
