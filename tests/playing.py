@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +18,15 @@ from jackrig import JackServer, Recorder
 from numpy.typing import NDArray
 from osc_rig import Client
 
+from streamer.controls import CONTROLS
+from streamer.engine import Engine
+from streamer.kernels.atomics import store
+from streamer.mixer import Mixer, Plug, compiled_callback
 from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, PrecisionBits, Provenance
 from streamer.models.quantisers import Quantiser
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.tape import PLAY_HEAD, Tape, claim
 from streamer.voice import Voice
 
 MODEL_RATE = 16_000
@@ -34,7 +41,9 @@ SPECS: dict[str, Spec] = {
 QUANTISER = Quantiser(preemphasis=0.85, scale=4.0)
 WITHOUT_TRAINING = "sys.modules.update(torch=None, soxr=None, av=None)"
 """Python that makes the imports of what only training needs fail, as where it is not installed."""
-LIVE = {"temperature": 1.0, "top_k": 0.0, "top_p": 1.0, "seed": 0.0}
+LIVE = {row.name: float(row.default or 0) for row in CONTROLS if row.place == "generator"}
+"""What a generator follows, by default."""
+BLOCK = 128
 
 
 def save_models(folder: Path) -> dict[str, Checkpoint]:
@@ -74,11 +83,71 @@ def tape_of(model: Checkpoint, seconds: float, **controls: float) -> NDArray[np.
     return voice.tape.read(0, voice.tape.lead)
 
 
+def play(tape: Tape, count: int) -> NDArray[np.float32]:
+    """Play on as a play head does, and return what is heard: float32 [count]."""
+    first, last = tape.play_head, tape.play_head + count
+    written = claim(tape.buffer, last)
+    assert written >= last, "an underrun"
+    sound = tape.read(first, count)
+    store(tape.buffer, PLAY_HEAD, last)
+    return sound
+
+
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:g} s"
         time.sleep(0.01)
+
+
+def call_back(plug: Plug, frames: int, channels: int, flags: int = 0) -> NDArray[np.float32]:
+    """What the compiled callback puts out when it is called as PortAudio does: [frames, channels]."""
+    out = np.empty((frames, channels), np.float32)
+    pointers = [ctypes.c_void_p(address) for address in (out.ctypes.data, plug.address)]
+    assert compiled_callback().ctypes(None, pointers[0], frames, None, flags, pointers[1]) == 0
+    return out
+
+
+class Audience:
+    """Has an engine play in real time, block by block, as a device does, and keeps what it hears.
+
+    Python on a busy machine cannot be on time: it waits for generators that have been kept from running.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._blocks = engine, list[NDArray[np.float32]]()
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="audience")
+
+    def __enter__(self) -> Audience:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._thread.join()
+
+    def hear(self, seconds: float) -> None:
+        """Listen for a while."""
+        wanted = self._mixer.frame + seconds * self._mixer.rate
+        wait_for(lambda: self._mixer.frame >= wanted, f"{seconds:g} s of sound")
+
+    @property
+    def sound(self) -> NDArray[np.float32]:
+        """All that was heard: [frames, channels]."""
+        return np.concatenate(list(self._blocks))
+
+    @property
+    def _mixer(self) -> Mixer:
+        return self._engine.mixer
+
+    def _listen(self) -> None:
+        plug, due = Plug(self._mixer), time.monotonic()
+        while not self._left.is_set():
+            if all(voice.tape.lead_ms >= 20 for voice in self._engine.stage.everybody()):
+                self._blocks.append(call_back(plug, BLOCK, self._mixer.channels))
+                due = max(due + BLOCK / self._mixer.rate, time.monotonic() - 0.05)
+            time.sleep(max(0.0005, due - time.monotonic()))
 
 
 class Player:
