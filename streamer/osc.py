@@ -351,6 +351,7 @@ class OscServer:
         if self._voices_changed:
             self._voices_changed = False
             self._guard(PREFIX + "voices", None, self._publisher.tell_voices)
+        ended = [self._ended.popleft() for _ in range(len(self._ended))]  # before what it changed
         with self._lock:
             changed, self._changed = self._changed, {}
         for (voice, control), value in changed.items():
@@ -358,8 +359,8 @@ class OscServer:
         while self._failed:
             voice, name, error = self._failed.popleft()
             self._publisher.broadcast(PREFIX + "error", find(name).voice_address(voice), error)
-        while self._ended:
-            self._tell_ended(*self._ended.popleft())
+        for serial, outcome in ended:
+            self._tell_ended(serial, outcome)
         while self._syncs and next(iter(self._slow), self._syncs[0][0]) >= self._syncs[0][0]:
             _, identity, sender = self._syncs.popleft()
             self._reply(sender, PREFIX + "synced", identity)
