@@ -19,17 +19,20 @@ from streamer.kernels.atomics import (
 from streamer.kernels.compiling import compiled
 from streamer.models.errors import StreamerError
 from streamer.tape import (
+    CLAIM,
     PLAY_HEAD,
     WRITE_HEAD,
     Tape,
     TapeError,
     attention,
+    claim,
     lead,
     publish,
     put,
     ring_of,
     ring_size,
     room,
+    take_back,
 )
 
 RATE = 1000  # Hz: 10 samples are the shortest lead
@@ -96,6 +99,59 @@ def test_room_is_what_is_missing_to_the_target() -> None:
     tape.write(np.zeros(20))
     tape.target = 10
     assert room(tape.buffer) == 0
+
+
+def test_a_tape_begins_anywhere() -> None:
+    tape = Tape(RATE, CAPACITY, 32, start=2**40)
+    assert (tape.write_head, tape.play_head, tape.oldest) == (2**40, 2**40, 2**40)
+    tape.write(numbered(1, 20))
+    assert tape.read(2**40, 20).tolist() == numbered(1, 20).tolist()
+    assert claim(tape.buffer, 2**40 + 7) == 2**40 + 20
+    assert take_back(tape.buffer, 0) == 2**40 + 7
+    with pytest.raises(TapeError, match="no longer on the tape"):
+        tape.read(2**40 - 1, 2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 50])
+def test_what_was_laid_before_can_be_read_as_if_it_had_been_played(count: int) -> None:
+    tape = Tape(RATE, CAPACITY, 32, start=100)
+    tape.lay_before(numbered(100 - count, count))
+    kept = min(count, CAPACITY // 2)
+    assert (tape.write_head, tape.lead, tape.oldest) == (100, 0, 100 - kept)
+    tape.write(numbered(100, 32))
+    history = tape.read(tape.oldest, kept + 32)
+    np.testing.assert_array_equal(history, numbered(100 - kept, kept + 32))
+    play(tape, 20)
+    assert tape.oldest == max(100 - kept, 88)
+
+
+def test_what_is_taken_back_is_written_anew() -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    tape.write(numbered(0, 32))
+    assert take_back(tape.buffer, 20) == tape.write_head == 20
+    with pytest.raises(TapeError, match="the write head is at 20"):
+        tape.read(19, 2)
+    tape.write(numbered(100, 5))
+    assert tape.read(18, 7).tolist() == [18, 19, 100, 101, 102, 103, 104]
+
+
+@pytest.mark.parametrize("wanted", [0, 11, 15, 16, 20, 32, 40])
+def test_neither_what_is_claimed_nor_the_margin_is_taken_back(wanted: int) -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    tape.write(numbered(0, 32))
+    assert claim(tape.buffer, 11) == 32
+    tape.margin = 5
+    assert tape.margin == 5
+    assert take_back(tape.buffer, wanted) == tape.write_head == min(32, max(16, wanted))
+
+
+def test_a_margin_that_exceeds_the_lead_keeps_all_of_it() -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    tape.write(numbered(0, 10))
+    tape.margin = 11
+    assert take_back(tape.buffer, 0) == 10
+    with pytest.raises(TapeError, match="-1 samples is impossible"):
+        tape.margin = -1
 
 
 @pytest.mark.parametrize("target", [9, 33])
@@ -174,6 +230,57 @@ def test_a_producer_and_a_consumer_without_a_lock_never_disagree() -> None:
     finally:
         tape.attention = 1
         producer.join()
+
+
+@compiled
+def _write_and_take_back(tape: np.ndarray, final: np.ndarray) -> int:
+    """A producer that changes its mind: each sample is the number of the take; `final` gets the last one's.
+
+    Returns the number of takes. It keeps going back by a length that changes, until all of `final` is there.
+    """
+    position, take = load_acquire(tape, WRITE_HEAD), 1
+    while position < final.size and attention(tape) == 0:
+        for _ in range(min(room(tape), final.size - position)):
+            put(tape, position, np.float32(take & 0xFFFFFF))
+            final[position] = take & 0xFFFFFF
+            position += 1
+        publish(tape, position)
+        here = take_back(tape, position - 1 - take % 96)
+        if here < position:
+            position, take = here, take + 1
+    return take
+
+
+@compiled
+def _claim_and_read(tape: np.ndarray, heard: np.ndarray, block: int, deadline_ns: int) -> int:
+    """A play head that reads what it claims, never beyond the write head; returns how much it has read."""
+    ring, position = ring_of(tape), 0
+    while position < heard.size and clock_ns() < deadline_ns:
+        written = claim(tape, max(load_acquire(tape, CLAIM), min(position + block, heard.size)))
+        last = min(position + block, written, heard.size)
+        for p in range(position, last):
+            heard[p] = ring[p & (ring.size - 1)]
+        position = max(position, last)
+        store_release(tape, PLAY_HEAD, position)
+    return position
+
+
+@pytest.mark.parametrize(("block", "margin"), [(1, 0), (7, 0), (50, 0), (7, 20)])
+def test_what_was_heard_is_never_taken_back(block: int, margin: int) -> None:
+    tape = Tape(RATE, 256, 100)
+    tape.margin = margin
+    _write_and_take_back(tape.buffer, np.zeros(0, np.int64))
+    _claim_and_read(tape.buffer, np.zeros(0, np.int64), 1, 0)
+    final, heard, takes = np.zeros(200_000, np.int64), np.zeros(200_000, np.int64), []
+    producer = threading.Thread(target=lambda: takes.append(_write_and_take_back(tape.buffer, final)))
+    producer.start()
+    try:
+        assert _claim_and_read(tape.buffer, heard, block, clock_ns() + 30_000_000_000) == len(heard)
+    finally:
+        tape.attention = 1
+        producer.join()
+    assert takes[0] > 10
+    np.testing.assert_array_equal(heard, final)
 
 
 def test_attention_ends_a_compiled_loop() -> None:
