@@ -195,9 +195,17 @@ def _add_price(commands: Any) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    about = "Measure the steppers' speed beside torch, with cached state and without."
-    parser = _command(commands, "bench", _bench, about, "streamer bench lead-guitar --json")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="names, files or shapes; all by default")
+    about = (
+        "Measure the steppers' speed beside torch, with cached state and without; or how soon a cue is heard."
+    )
+    example = "streamer bench lead-guitar --json; streamer bench latency lead-guitar"
+    parser = _command(commands, "bench", _bench, about, example)
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="names, files or shapes, all by default; after `latency`, one",
+    )
     parser.add_argument(
         "--precision", **_several(str, "P"), help="fp32, bf16, int8 or int8dot; all by default"
     )
@@ -213,6 +221,13 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         "--baseline", type=Path, metavar="FILE", help="an earlier --json: exit code 1 where a row is slower"
     )
+
+    played = parser.add_argument_group("latency", "`streamer bench latency`, played on a sound device")
+    played.add_argument("--device", help="number, or part of the name, of a sound device")
+    played.add_argument(
+        "--block", type=_positive(int), default=128, metavar="FRAMES", help="frames a callback"
+    )
+    played.add_argument("--cues", type=_positive(int), default=100, metavar="N", help="to be measured")
 
 
 def _several(kind: Callable[[str], Any], name: str) -> dict[str, Any]:
@@ -369,6 +384,37 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    kinds = {"latency": _bench_latency, "soak": _bench_soak}
+    return kinds.get("".join(options.models[:1]), _bench_speed)(options)
+
+
+def _bench_latency(options: argparse.Namespace) -> int:
+    from streamer import audio, latency
+
+    device = audio.find_device(options.device)
+    names = options.models[1:] or [DEFAULT_MODEL]
+    with ended_by_ctrl_c():
+        found = [latency.measure(name, device, options.block, options.cues) for name in names]
+    if options.json:
+        say(latency.as_json(found))
+    else:
+        _print_table([asdict(each) for each in found], latency.COLUMNS)
+    return 0
+
+
+def _bench_soak(options: argparse.Namespace) -> int:
+    from streamer import audio, shapes, soak
+
+    device, name = audio.find_device(options.device), (*options.models[1:], *shapes.SMALL)[0]
+    with ended_by_ctrl_c():
+        found = soak.measure(
+            name, device, options.block, options.seconds, (options.voices or [MOST_VOICES])[-1]
+        )
+    say(json.dumps(asdict(found), indent=2))
+    return 0
+
+
+def _bench_speed(options: argparse.Namespace) -> int:
     from streamer import bench, contenders, depth, plots, rows
 
     before = rows.read_json(options.baseline) if options.baseline else []

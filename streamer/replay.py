@@ -94,6 +94,12 @@ class Replay:
         self.frames = _length(score)
         """Of the whole performance."""
 
+    def voice(self, instance: int) -> Voice:
+        """A generator that is heard now; raise `StreamerError` where it is not there."""
+        if instance not in self._voices:
+            raise StreamerError(f"{self._score.path}: a voice goes on from one that has gone: it is damaged")
+        return self._voices[instance]
+
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The performance, block by block: float32 [frames, channels]."""
         block, done = round(BLOCK_SECONDS * self.mixer.rate), 0
@@ -163,22 +169,15 @@ class Replay:
     def _start(self, event: VoiceBegins, checkpoint: Checkpoint) -> Start:
         match event.begins:
             case FromHeard(instance, position, seconds):
-                return beginnings.from_heard(self._source(instance), position, seconds, checkpoint)
+                return beginnings.from_heard(self.voice(instance), position, seconds, checkpoint)
             case FromInstance(instance, position):
-                return beginnings.from_voice(self._source(instance), position, event.take)
+                return beginnings.from_voice(self.voice(instance), position, event.take)
             case FromCodes(file):
                 return beginnings.from_codes(self._score.codes(file), checkpoint)
             case FromBookmark(file):
                 return beginnings.from_moment(self._score.moment(file))
             case _:
                 return Start()
-
-    def _source(self, instance: int) -> Voice:
-        if instance not in self._voices:
-            raise StreamerError(
-                f"{self._score.path}: a voice goes on from one that is not there: it is damaged"
-            )
-        return self._voices[instance]
 
     def _change_lane(self, cue: MixerCue) -> None:
         number = 0 if cue.kind == "clear" else lane(cue.strip, cue.lane)

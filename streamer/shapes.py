@@ -47,6 +47,10 @@ SHAPES: dict[str, Spec] = {
 the best two-tier model of Mehri et al. 2017."""
 
 
+SMALL: dict[str, Spec] = {"wavenet-small": WaveNetSpec(_DILATIONS, residual=16, gate=16, skip=32, output=32)}
+"""A shape of which sixteen play at once."""
+
+
 def random_weights(spec: Spec, seed: int = 0) -> dict[str, NDArray[np.float32]]:
     """Weights with which activations neither vanish nor grow, and biases that do not drown the codes."""
     rng = np.random.default_rng(seed)
