@@ -196,16 +196,12 @@ def _add_price(commands: Any) -> None:
 
 def _add_bench(commands: Any) -> None:
     about = (
-        "Measure the steppers' speed beside torch, with cached state and without; or how soon a cue is heard."
+        "Measure the steppers' speed beside torch, with cached state and without; after `latency`, how soon a "
+        "cue is heard; after `soak`, what a long storm of cues costs."
     )
     example = "streamer bench lead-guitar --json; streamer bench latency lead-guitar"
     parser = _command(commands, "bench", _bench, about, example)
-    parser.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="names, files or shapes, all by default; after `latency`, one",
-    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names, files or shapes; all by default")
     parser.add_argument(
         "--precision", **_several(str, "P"), help="fp32, bf16, int8 or int8dot; all by default"
     )
@@ -222,12 +218,11 @@ def _add_bench(commands: Any) -> None:
         "--baseline", type=Path, metavar="FILE", help="an earlier --json: exit code 1 where a row is slower"
     )
 
-    played = parser.add_argument_group("latency", "`streamer bench latency`, played on a sound device")
+    played = parser.add_argument_group("latency and soak", "played on a sound device")
     played.add_argument("--device", help="number, or part of the name, of a sound device")
-    played.add_argument(
-        "--block", type=_positive(int), default=128, metavar="FRAMES", help="frames a callback"
-    )
-    played.add_argument("--cues", type=_positive(int), default=100, metavar="N", help="to be measured")
+    played.add_argument("--block", type=_positive(int), default=128, metavar="FRAMES", help="a callback")
+    played.add_argument("--cues", type=_positive(int), default=100, metavar="N", help="of latency")
+    played.add_argument("--seconds", type=_positive(float), default=60.0, help="of soak")
 
 
 def _several(kind: Callable[[str], Any], name: str) -> dict[str, Any]:

@@ -41,7 +41,8 @@ while (now := time.monotonic() - began) < seconds:
     if now > burst:
         count, burst = {BURST}, burst + {_BURST_EVERY}
     for _ in range(count):
-        link.send(write_message(f"/streamer/voice/{{sent % voices + 1}}/temperature", random.uniform(0.5, 1.2)))
+        address = f"/streamer/voice/{{sent % voices + 1}}/temperature"
+        link.send(write_message(address, random.uniform(0.5, 1.2)))
         sent += 1
     time.sleep(max(0.0, began + now + 1 / {CUES_A_SECOND} - time.monotonic()))
 print(sent)
