@@ -84,7 +84,7 @@ def devices() -> list[Device]:
     Raises:
         DeviceError: PortAudio is not installed or does not start.
     """
-    sounddevice = _load_sounddevice()
+    sounddevice = load_sounddevice()
     host_apis = [api["name"] for api in sounddevice.query_hostapis()]
     default = sounddevice.default.device[1]
     return [
@@ -149,14 +149,14 @@ def settle(device: Device, rate: int | None = None, channels: int | None = None)
         DeviceError: the device refuses them.
     """
     chosen = Format(rate or device.rate, channels or min(2, device.outputs))
-    sounddevice = _load_sounddevice()
+    sounddevice = load_sounddevice()
     try:
         sounddevice.check_output_settings(device.index, chosen.channels, "float32", samplerate=chosen.rate)
     except sounddevice.PortAudioError as problem:
         refused = f"{chosen.rate} Hz on {chosen.channels} channels"
         offered = f"{device.rate} Hz, 1 to {device.outputs} channels"
         raise DeviceError(
-            f"{device} refuses {refused} ({_one_line(problem)}): it offers {offered}"
+            f"{device} refuses {refused} ({in_one_line(problem)}): it offers {offered}"
         ) from problem
     return chosen
 
@@ -185,21 +185,15 @@ class Output:
         Raises:
             DeviceError: the device refuses, or its sound server died under an earlier stream.
         """
-        if any(stream.closing and stream.host_api == self.device.host_api for stream in _open_streams):
-            raise DeviceError(
-                f"{self.device.host_api} hangs since its sound server died: "
-                "start the program anew, or choose a device of another kind"
-            )
-        sounddevice = _load_sounddevice()
+        sounddevice = load_sounddevice()
         self.mixer.restart_clock()
         try:
-            self._stream = _open(sounddevice, self)
-            _open_streams.append(self._stream)
+            self._stream = self._open()
             self._started_ns = clock_ns()
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as problem:
             self.stop()
-            reason = _one_line(problem)
+            reason = in_one_line(problem)
             raise DeviceError(
                 f"{self.device} cannot be opened ({reason}): choose another device"
             ) from problem
@@ -208,7 +202,7 @@ class Output:
     @property
     def alive(self) -> bool:
         """Whether the device asks for sound: False before `start`, after `stop`, and once it has vanished."""
-        if self._stream is None or not _is_active(self._stream):
+        if self._stream is None or not is_active(self._stream):
             return False
         last_sign = max(self._started_ns, self.mixer.counters().last_callback_ns)
         return clock_ns() - last_sign < LONGEST_SILENCE_NS
@@ -232,17 +226,86 @@ class Output:
         if self.alive:
             self.mixer.wait_silent(timeout / 2)
         stream, self._stream = self._stream, None
-        stream.plug.pull()
-        stream.closing = True
-        closer = threading.Thread(target=_close, args=[stream], name="close-stream", daemon=True)
-        closer.start()
-        closer.join(max(0.0, deadline - time.monotonic()))
-        return not closer.is_alive()
+        stream.kept.pull()
+        return close_stream(stream, max(0.0, deadline - time.monotonic()))
+
+    def _open(self) -> Any:
+        return open_stream(
+            "output",
+            self.device.host_api,
+            compiled_callback(),
+            Plug(self.mixer),
+            device=self.device.index,
+            samplerate=self.mixer.rate,
+            channels=self.mixer.channels,
+            blocksize=self._block,
+            latency=self._latency,
+        )
+
+
+def open_stream(kind: str, host_api: str, callback: Any, kept: Any, **settings: Any) -> Any:
+    """A stream with a compiled callback, not yet started.
+
+    The callback is a raw pointer, as python-rtmixer hands over its C one.
+
+    kind: input or output. host_api: the device's. kept: what the callback is given, by its `address`, and
+    what stays alive as long as it may be called. settings: device, samplerate, channels and so on, as
+    sounddevice takes them, whose errors are raised.
+
+    Raises:
+        DeviceError: the host API's sound server died under an earlier stream.
+    """
+    if any(stream.closing and stream.host_api == host_api for stream in _open_streams):
+        raise DeviceError(
+            f"{host_api} hangs since its sound server died: "
+            "start the program anew, or choose a device of another kind"
+        )
+    sounddevice = load_sounddevice()
+    ffi = sounddevice._ffi
+
+    class CompiledStream(sounddevice._StreamBase):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.kept, self.host_api, self.closing = kept, host_api, False
+            super().__init__(
+                kind,
+                dtype="float32",
+                callback=ffi.cast("PaStreamCallback*", callback.address),
+                userdata=ffi.cast("void*", kept.address),
+                **settings,
+            )
+
+    stream = CompiledStream()
+    _open_streams.append(stream)
+    return stream
+
+
+def is_active(stream: Any) -> bool:
+    """Whether a stream of `open_stream` plays or hears, as far as PortAudio knows."""
+    try:
+        return bool(stream.active)
+    except load_sounddevice().PortAudioError:  # a stream that cannot be asked is not playing
+        return False
+
+
+def close_stream(stream: Any, timeout: float) -> bool:
+    """Close a stream of `open_stream` in at most `timeout` seconds; False where PortAudio hangs."""
+
+    def close() -> None:
+        if is_active(stream):
+            stream.stop()  # lets the faded end be heard
+        stream.close()
+        _open_streams.remove(stream)
+
+    stream.closing = True
+    closer = threading.Thread(target=close, name="streamer-closer", daemon=True)
+    closer.start()
+    closer.join(timeout)
+    return not closer.is_alive()
 
 
 def rescan() -> None:
     """Lets PortAudio look for devices again; numbers may change. Does nothing while a stream is open."""
-    sounddevice = _load_sounddevice()
+    sounddevice = load_sounddevice()
     if not _open_streams:
         sounddevice._terminate()
         sounddevice._initialize()
@@ -272,58 +335,23 @@ def _this_system() -> list[str]:
     return [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
 
 
-def _load_sounddevice() -> Any:
-    """The module, whose import opens the sound system."""
+def load_sounddevice() -> Any:
+    """The module, whose import opens the sound system.
+
+    Raises:
+        DeviceError: PortAudio is not installed or does not start.
+    """
     try:
         import sounddevice
     except OSError as problem:  # its way to say that the library is missing
         command = install_command(_this_system())
-        raise DeviceError(f"PortAudio is missing ({_one_line(problem)}): {command}") from problem
+        raise DeviceError(f"PortAudio is missing ({in_one_line(problem)}): {command}") from problem
     except Exception as problem:  # its PortAudioError cannot be named before it is imported
-        reason = _one_line(problem)
+        reason = in_one_line(problem)
         raise DeviceError(f"the sound system does not start ({reason}): check ~/.asoundrc") from problem
     return sounddevice
 
 
-def _open(sounddevice: Any, output: Output) -> Any:
-    """A stream with the compiled callback: a raw pointer, as python-rtmixer hands over its C one."""
-    mixer, ffi = output.mixer, sounddevice._ffi
-
-    class CompiledStream(sounddevice._StreamBase):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.plug = Plug(mixer)
-            self.host_api = output.device.host_api
-            self.closing = False
-            super().__init__(
-                "output",
-                device=output.device.index,
-                samplerate=mixer.rate,
-                channels=mixer.channels,
-                dtype="float32",
-                blocksize=output._block,
-                latency=output._latency,
-                callback=ffi.cast("PaStreamCallback*", compiled_callback().address),
-                userdata=ffi.cast("void*", self.plug.address),
-            )
-
-    return CompiledStream()
-
-
-def _is_active(stream: Any) -> bool:
-    try:
-        return bool(stream.active)
-    except _load_sounddevice().PortAudioError:  # a stream that cannot be asked is not playing
-        return False
-
-
-def _close(stream: Any) -> None:
-    """Hangs when the sound server has died, and so runs in a thread of its own."""
-    if _is_active(stream):
-        stream.stop()  # lets the faded end be heard
-    stream.close()
-    _open_streams.remove(stream)
-
-
-def _one_line(problem: Exception) -> str:
+def in_one_line(problem: Exception) -> str:
     """PortAudio's first words about it, without the number."""
     return " ".join(str(problem.args[0] if problem.args else problem).split())

@@ -11,7 +11,6 @@ graph of a JACK server a Python one would be late for everybody.
 from __future__ import annotations
 
 import math
-import threading
 from functools import cache
 from typing import Any
 
@@ -71,8 +70,23 @@ def _compiled_callback() -> Any:
     return callback(_callback, signature)
 
 
+class Ear:
+    """What the callback is given: the tape that it writes, and how."""
+
+    def __init__(self, tape: Tape, channels: int) -> None:
+        self.tape, self.words = tape, aligned_words(WORDS)
+        self.words[[TAPE, TAPE_WORDS]] = tape.buffer.ctypes.data, tape.buffer.size
+        self.words[CHANNELS] = channels
+        self.words[LAST_TIME] = clock_ns()
+
+    @property
+    def address(self) -> int:
+        """What the callback is given as its user data."""
+        return int(self.words.ctypes.data)
+
+
 class Capture:
-    """A rolling recording of an input device, open until `close`.
+    """A rolling recording of an input device, open until `close`, and again after `reopen`.
 
     Args:
         device: number or part of the name of the device, or None for the system's default.
@@ -83,32 +97,53 @@ class Capture:
     """
 
     def __init__(self, device: str | None, seconds: float = 10.0) -> None:
-        sounddevice = audio._load_sounddevice()
-        wanted = int(device) if device and device.isdecimal() else device
+        self._wanted = int(device) if device and device.isdecimal() else device
         self._seconds = seconds
         self._stream: Any = None
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Hear the device again after `close` and `streamer.audio.rescan`; what it heard before is forgotten.
+
+        Raises:
+            DeviceError: it is not there, or refuses.
+        """
+        sounddevice = audio.load_sounddevice()
         try:
-            found = sounddevice.query_devices(wanted, "input")
+            found = sounddevice.query_devices(self._wanted, "input")
+            host_api = sounddevice.query_hostapis(found["hostapi"])["name"]
+            # Numbers change, and the default may: from now on it is this one.
+            self._wanted = f"{found['name']}, {host_api}"
             self.device: str = found["name"]
             self.rate = round(found["default_samplerate"])
-            self._tape, self._words = _new_tape(self.rate, seconds), aligned_words(WORDS)
-            self._words[[TAPE, TAPE_WORDS]] = self._tape.buffer.ctypes.data, self._tape.buffer.size
-            self._words[CHANNELS] = min(MOST_CHANNELS, found["max_input_channels"])
-            self._words[LAST_TIME] = clock_ns()
-            self._stream = _open(sounddevice, found, self._words, self._tape)
-            audio._open_streams.append(self._stream)
+            self._ear = Ear(
+                _new_tape(self.rate, self._seconds), min(MOST_CHANNELS, found["max_input_channels"])
+            )
+            self._stream = self._open(found, host_api)
             self._stream.start()
         except (ValueError, sounddevice.PortAudioError) as problem:
             self.close()
-            reason = audio._one_line(problem)
+            reason = audio.in_one_line(problem)
             raise DeviceError(f"no input is captured ({reason}): connect one, or name another") from problem
+
+    def _open(self, found: Any, host_api: str) -> Any:
+        return audio.open_stream(
+            "input",
+            host_api,
+            _compiled_callback(),
+            self._ear,
+            device=found["index"],
+            samplerate=self.rate,
+            channels=int(self._ear.words[CHANNELS]),
+            latency="high",
+        )
 
     @property
     def alive(self) -> bool:
         """Whether the device still hears: False once it has vanished or was closed."""
-        if self._stream is None or not audio._is_active(self._stream):
+        if self._stream is None or not audio.is_active(self._stream):
             return False
-        return bool(clock_ns() - load(self._words, LAST_TIME) < audio.LONGEST_SILENCE_NS)
+        return bool(clock_ns() - load(self._ear.words, LAST_TIME) < audio.LONGEST_SILENCE_NS)
 
     def last(self, seconds: float) -> tuple[NDArray[np.float32], int]:
         """The last `seconds`, or as much of them as has been heard: float32 [samples], and the rate in Hz.
@@ -116,48 +151,22 @@ class Capture:
         Raises:
             DeviceError: the device has vanished.
         """
+        ear, rate = self._ear, self.rate
         if not self.alive:
             raise DeviceError(f"{self.device} is not heard any more: connect it again, and capture it anew")
-        end = self._tape.write_head
-        first = max(0, end - round(min(seconds, self._seconds) * self.rate))
-        return self._tape.read(first, end - first), self.rate
+        end = ear.tape.write_head
+        first = max(0, end - round(min(seconds, self._seconds) * rate))
+        return ear.tape.read(first, end - first), rate
 
     def close(self, timeout: float = 0.8) -> bool:
         """Closes the device within about `timeout` seconds; False when PortAudio hangs (`audio.leave`)."""
         if self._stream is None:
             return True
         stream, self._stream = self._stream, None
-        store(self._words, CLOSED, 1)
-        stream.closing = True
-        closer = threading.Thread(target=audio._close, args=[stream], name="close-capture", daemon=True)
-        closer.start()
-        closer.join(timeout)
-        return not closer.is_alive()
+        store(self._ear.words, CLOSED, 1)
+        return audio.close_stream(stream, timeout)
 
 
 def _new_tape(rate: int, seconds: float) -> Tape:
     """Half of a tape can be read; a second of it is left to the device while somebody reads."""
     return Tape(rate, 2 * ring_size(round((seconds + 1) * rate)), rate)
-
-
-def _open(sounddevice: Any, found: Any, words: NDArray[np.int64], tape: Tape) -> Any:
-    """A stream with the compiled callback, which keeps what that reads alive."""
-    ffi = sounddevice._ffi
-
-    class CompiledStream(sounddevice._StreamBase):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.kept = words, tape
-            self.host_api = sounddevice.query_hostapis(found["hostapi"])["name"]
-            self.closing = False
-            super().__init__(
-                "input",
-                device=found["index"],
-                samplerate=found["default_samplerate"],
-                channels=int(words[CHANNELS]),
-                dtype="float32",
-                latency="high",
-                callback=ffi.cast("PaStreamCallback*", _compiled_callback().address),
-                userdata=ffi.cast("void*", words.ctypes.data),
-            )
-
-    return CompiledStream()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamer import __version__, audio, score
 from streamer.audio import Device
+from streamer.capture import Capture
 from streamer.console import ended_by_ctrl_c, say, say_if_compiling
 from streamer.controls import CONTROLS, PREFIX, Value
 from streamer.cues import Cue
@@ -55,8 +57,8 @@ def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argpars
     sys.setswitchinterval(_SWITCH_SECONDS)
     format = audio.settle(device, options.rate)
     with ExitStack() as stack:
-        live = _live_input(options, stack)
-        engine = _engine(name, checkpoint, options, format.rate, format.channels, live)
+        capture = _capture(options, stack)
+        engine = _engine(name, checkpoint, options, format.rate, format.channels, capture)
         shown = _shown(engine, options)
         if options.score is not None:
             engine.record(_new_score(options.score, engine, shown.say))
@@ -64,7 +66,7 @@ def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argpars
         server = stack.enter_context(OscServer(engine, options.osc_port, options.osc_host, midi, shown.say))
         stopped = stack.enter_context(stopped_by_signals())
         engine.listen(shown)
-        performance = Performance(engine, device, options.block, "high", shown.say)
+        performance = Performance(engine, device, options.block, capture, shown.say)
         say(f"Playing {_described(engine)} on {device}, {format.rate} Hz, {format.channels} channels.")
         _say_hint(engine, say)
         say(f"OSC at {options.osc_host}:{server.port}, for example {CONTROLS[0].address} 0.9. Ctrl-C ends.")
@@ -162,11 +164,9 @@ def _engine(
         )
 
 
-def _live_input(options: argparse.Namespace, stack: ExitStack) -> LiveInput | None:
+def _capture(options: argparse.Namespace, stack: ExitStack) -> Capture | None:
     if options.input is None:
         return None
-    from streamer.capture import Capture
-
     capture = Capture(options.input or None)
     stack.callback(capture.close)
     return capture
@@ -235,8 +235,13 @@ def _shown(engine: Engine, options: argparse.Namespace) -> StatusLines | Screen:
 
 
 def _reads_keys() -> bool:
-    """Whether keys come here: reading them in the background would stop the process."""
-    return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    """Whether keys come here: those of a job in the background are another's."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # a terminal that controls no jobs
+        return True
 
 
 class StatusLines:
@@ -295,6 +300,11 @@ class Screen(StatusLines):
         from streamer.view import View
 
         heard = partial(_heard_last, self._engine)
+        for refusal in (
+            signal.SIGTTIN,
+            signal.SIGTTOU,
+        ):  # a terminal that is another's meanwhile stops nothing
+            signal.signal(refusal, signal.SIG_IGN)
         with View(self._engine, Console(), heard, quit) as view, Keys(sys.stdin.fileno(), view.press):
             self._note = view.note
             try:

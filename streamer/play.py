@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from streamer import audio
 from streamer.audio import Device, Output
+from streamer.capture import Capture
 from streamer.engine import Engine
 from streamer.models.errors import DeviceError
 
@@ -39,14 +40,17 @@ class Performance:
     Args:
         engine: prepared for the device's rate and channels, not yet started.
         device: where it is heard.
-        block, latency: as `streamer.audio.Output` takes them.
+        block: frames a callback; 0 leaves the choice to the device.
+        capture: the live input, already open; None where nothing is heard.
         tell: takes one line whenever something happens that a performer should know.
     """
 
-    def __init__(self, engine: Engine, device: Device, block: int, latency: float | str, tell: Tell) -> None:
+    def __init__(
+        self, engine: Engine, device: Device, block: int, capture: Capture | None, tell: Tell
+    ) -> None:
         self.engine = engine
-        self._device = device
-        self._settings = block, latency
+        self._device, self._block = device, block
+        self._capture = capture
         self._tell = tell
         self._output = self._new_output()
         self._hangs = False
@@ -69,16 +73,21 @@ class Performance:
 
     def stop(self) -> bool:
         """Fade out and close; False where something hangs and only `audio.leave` will do."""
-        self._close_output()
+        self._close_streams()
         return self.engine.close() and not self._hangs
 
-    def _close_output(self) -> None:
-        """Close the stream; once PortAudio has hung, the process cannot end in the ordinary way any more."""
+    def _close_streams(self) -> None:
+        """Close all; once PortAudio has hung, the process cannot end in the ordinary way any more."""
         self._hangs |= not self._output.stop()
+        if self._capture is not None:
+            self._hangs |= not self._capture.close()
 
     def _wait_for_device(self, stopped: threading.Event) -> None:
-        """Open the device again as soon as it is back, or return when `stopped` is set."""
-        self._close_output()
+        """Open the device again as soon as it is back, or return when `stopped` is set.
+
+        The input is closed, too: while any stream is open PortAudio does not look for devices.
+        """
+        self._close_streams()
         remedy = "it is opened again as soon as it is back"
         if self._hangs:
             remedy = "its sound server does not answer: unless that comes back, start both anew"
@@ -87,9 +96,18 @@ class Performance:
             if stopped.wait(_RETRY_SECONDS):
                 return
         self._tell(f"{self._device.name} is back")
+        self._hear_again()
+
+    def _hear_again(self) -> None:
+        if self._capture is None:
+            return
+        try:
+            self._capture.reopen()
+        except DeviceError as error:
+            self._tell(str(error))
 
     def _new_output(self) -> Output:
-        return Output(self.engine.mixer, self._device, *self._settings)
+        return Output(self.engine.mixer, self._device, self._block)
 
     def _reopen(self) -> bool:
         """Try once to get the device back; the tape waits where it is."""
