@@ -196,8 +196,8 @@ def _add_price(commands: Any) -> None:
 
 def _add_bench(commands: Any) -> None:
     about = (
-        "Measure the steppers' speed beside torch, with cached state and without; after `latency`, how soon a "
-        "cue is heard; after `soak`, what a long storm of cues costs."
+        "Measure the steppers' speed beside torch, with cached state and without; after latency, how soon a "
+        "cue is heard; after soak, what a long storm of cues costs."
     )
     example = "streamer bench lead-guitar --json; streamer bench latency lead-guitar"
     parser = _command(commands, "bench", _bench, about, example)
@@ -435,10 +435,9 @@ def _bench_speed(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     try:
-        import soxr  # noqa: F401
         import torch
-    except ImportError as error:
-        raise StreamerError(f"training needs {error.name}: pip install 'streamer[train]'") from None
+    except ImportError:
+        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
     from streamer.models import train
 
     recipe_path = train.find_recipe(options.recipe)
@@ -458,10 +457,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _price(options: argparse.Namespace) -> int:
-    try:
-        import soxr  # noqa: F401
-    except ImportError as error:
-        raise StreamerError(f"reading audio needs {error.name}: pip install 'streamer[train]'") from None
     from streamer import precision, price
     from streamer.models import checkpoint, library
 
