@@ -149,6 +149,11 @@ class OscServer:
             "dump": self._dump,
         }
 
+    @property
+    def lost(self) -> int:
+        """Datagrams for which the system had no room, as far as it tells."""
+        return self._transport.udp.lost
+
     def start(self) -> None:
         """Begin to serve, on a thread of its own."""
         self._instrument.listen(self)
@@ -465,7 +470,7 @@ class OscServer:
             "osc_listeners": len(self._subscribers),
             "osc_unreadable": self.counters.unreadable + self._transport.unreadable,
             "osc_refused": self.counters.refused,
-            "osc_lost": self._transport.udp.lost,
+            "osc_lost": self.lost,
             "osc_unsent": self._transport.udp.unsent,
         }
 
