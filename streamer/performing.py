@@ -104,14 +104,14 @@ def render_model(options: argparse.Namespace) -> int:
 
 def _render_performance(options: argparse.Namespace) -> int:
     """Write a score's performance, mixed or as one file for each of its voices."""
-    read = score.read(options.score)
+    read, models = score.read(options.score), Library(dict([open_model(options.model)]))
     begun = {event.strip for event in read.events if isinstance(event, score.VoiceBegins)}
     for strip in sorted(begun) if options.stems else [None]:
         out = options.out
         if strip is not None:
             out = out.with_name(f"{out.stem}-voice{strip}{out.suffix}")
         with ended_by_ctrl_c():
-            replay = Replay(read, Library(), strip)
+            replay = Replay(read, models, strip)
         with _progress_bar(out, replay.frames / replay.mixer.rate) as progress:
             render_score(replay, out, progress)
         say(f"{out}: {replay.frames / replay.mixer.rate:.1f} s of {options.score}.")
@@ -154,7 +154,7 @@ def _engine(
         return Engine(
             name,
             checkpoint,
-            Library(),
+            Library({name: checkpoint}),
             rate=rate,
             channels=channels,
             values=values,
