@@ -32,8 +32,9 @@ def from_heard(source: Voice, position: int, seconds: float, checkpoint: Checkpo
 
 
 def from_codes(codes: NDArray[np.int64], checkpoint: Checkpoint) -> Start:
-    """Go on from codes of this model."""
-    return Start(codes=codes, tail=checkpoint.quantiser.decode(codes).astype(np.float32))
+    """Go on from codes of this model; position 0 is the first of them, so that all can be returned to."""
+    tail = checkpoint.quantiser.decode(codes).astype(np.float32)
+    return Start(codes=codes, tail=tail, position=len(codes))
 
 
 def from_voice(source: Voice, position: int, take: int) -> Start:
@@ -50,7 +51,8 @@ def from_voice(source: Voice, position: int, take: int) -> Start:
 
 def from_moment(moment: Moment) -> Start:
     """Go on exactly as the voice would have that a bookmark was made of."""
-    return Start(memory=dict(moment.memory), tail=moment.tail, position=moment.position, take=moment.take)
+    tail = moment.tail[max(0, len(moment.tail) - moment.position) :]  # nothing is before position 0
+    return Start(memory=dict(moment.memory), tail=tail, position=moment.position, take=moment.take)
 
 
 def _remembered(spec: Spec, rate: int) -> int:
