@@ -500,7 +500,8 @@ class Engine:
         if checkpoint.hash != moment.hash:
             raise StreamerError(f"{name}: was made with another {moment.model}, whose file has changed since")
         values = {**part.values, **{control: moment.values[control] for control in LANES}}
-        voice = self._new_voice(part, moment.model, checkpoint, beginnings.from_moment(moment), values=values)
+        start = beginnings.from_moment(moment)
+        voice = self._new_voice(part, moment.model, checkpoint, start, values=values, number=moment.number)
         score = self.stage.score
         part.values |= values
         self._swap(part, voice, FromBookmark(score.attach_moment(moment) if score else ""))
@@ -515,8 +516,9 @@ class Engine:
         start: Start,
         sibling: Voice | None = None,
         values: Mapping[str, Value] | None = None,
+        number: int | None = None,
     ) -> Voice:
-        """A generator at rest, warm, for a part."""
+        """A generator at rest, warm, for a part; with its values and number unless others are given."""
         if sibling is None:
             same = (voice for voice in self.stage.voices if voice.checkpoint.hash == checkpoint.hash)
             sibling = next(same, None)
@@ -526,7 +528,7 @@ class Engine:
             {control: float((values or part.values)[control]) for control in LANES},
             self._pacing.lead,
             longest_lead=max(float(self._master["lead_most"]), self._pacing.lead),
-            number=part.number,
+            number=part.number if number is None else number,
             start=start,
             precision=self.precision,
             sibling=sibling,
