@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import queue
 import re
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from streamer.kernels.atomics import store
 from streamer.mixer import Mixer, Plug, compiled_callback
 from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, PrecisionBits, Provenance
+from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Quantiser
 from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 from streamer.tape import PLAY_HEAD, Tape, claim
@@ -39,7 +41,7 @@ SPECS: dict[str, Spec] = {
 }
 # No amplitude is zero, so that a silent frame is never one of the tape's.
 QUANTISER = Quantiser(preemphasis=0.85, scale=4.0)
-WITHOUT_TRAINING = "sys.modules.update(torch=None, soxr=None, av=None)"
+WITHOUT_TRAINING = "sys.modules.update(torch=None, av=None)"
 """Python that makes the imports of what only training needs fail, as where it is not installed."""
 LIVE = {row.name: float(row.default or 0) for row in CONTROLS if row.place == "generator"}
 """What a generator follows, by default."""
@@ -72,8 +74,8 @@ def save_model(
 
 
 def new_voice(model: Checkpoint, seconds: float, **controls: float) -> Voice:
-    """A voice that `fill` lets write so many seconds."""
-    return Voice("model", model, {**LIVE, **controls}, seconds)
+    """What an engine's first voice is played by; `fill` lets it write so many seconds."""
+    return Voice("model", model, {**LIVE, **controls}, seconds, number=1)
 
 
 def tape_of(model: Checkpoint, seconds: float, **controls: float) -> NDArray[np.float32]:
@@ -98,6 +100,25 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:g} s"
         time.sleep(0.01)
+
+
+class Answer:
+    """What is told once when something slow has ended."""
+
+    def __init__(self) -> None:
+        self._told = queue.SimpleQueue[StreamerError | None]()
+
+    def __call__(self, error: StreamerError | None) -> None:
+        self._told.put(error)
+
+    def wait(self) -> StreamerError | None:
+        """Why it failed, or None."""
+        return self._told.get(timeout=PATIENCE)
+
+
+def silent(message: str) -> None:
+    """Is told what must not happen."""
+    raise AssertionError(message)
 
 
 def call_back(plug: Plug, frames: int, channels: int, flags: int = 0) -> NDArray[np.float32]:
