@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from numpy.typing import NDArray
 from playing import (
     MODEL_RATE,
     PATIENCE,
@@ -28,12 +29,17 @@ from playing import (
 )
 
 from streamer import __version__, controls
-from streamer.cli import INSTEAD_SECONDS, main
+from streamer.cli import main
 from streamer.controls import CONTROLS
+from streamer.cues import Cue
+from streamer.engine import Engine
+from streamer.library import Library
+from streamer.mixer import FADE_SECONDS
 from streamer.models.checkpoint import Checkpoint, PrecisionBits
 from streamer.models.specs import SampleRnnSpec
-from streamer.playhead import FADE_SECONDS
+from streamer.performing import INSTEAD_SECONDS
 from streamer.precision import has_dot_product
+from streamer.score import Header, ScoreWriter
 
 COMMANDS = ("play", "render", "models", "controls", "devices", "doctor", "train", "price", "bench")
 FADE = round(FADE_SECONDS * MODEL_RATE)
@@ -142,6 +148,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["render", "a.wav", "--temperature", "hot"],
         ["play", "--rate", "-48000"],
         ["play", "--lead", "soon"],
+        ["play", "--voices", "0"],
+        ["play", "--voices", "17"],
+        ["play", "--voices", "two"],
+        ["play", "--oscquery-port", "any"],
         ["play", "--precision", "int4"],
         ["render", "a.wav", "--threads", "0"],
         ["doctor", "--threads", "1000000"],
@@ -273,6 +283,38 @@ def test_a_price_that_is_small_has_its_precision_chosen(
     assert "streamer price" not in text
 
 
+def test_a_score_is_rendered_whole_or_voice_by_voice(
+    models: dict[str, Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard, score = perform(models["wave"], tmp_path / "evening.score"), tmp_path / "evening.score"
+    told(capsys, "render", tmp_path / "whole.wav", "--score", score)
+    whole, rate = sf.read(tmp_path / "whole.wav", dtype="float32")
+    assert rate == MODEL_RATE
+    np.testing.assert_array_equal(whole, heard)
+    text = told(capsys, "render", tmp_path / "part.wav", "--score", score, "--stems")
+    stems = [sf.read(tmp_path / f"part-voice{number}.wav", dtype="float32")[0] for number in (1, 2)]
+    assert re.search(rf"part-voice1\.wav: {len(heard) / rate:.1f} s of \S+evening\.score\.\n", text)
+    assert all(stem.any() for stem in stems)
+    np.testing.assert_allclose(sum(stems), heard, atol=1e-6)
+
+
+def perform(model: Checkpoint, score: Path) -> NDArray[np.float32]:
+    """Record the score of two voices, one after the other begun; what was heard."""
+    engine = Engine("wave", model, Library(), channels=2)
+    engine.record(ScoreWriter(score, Header(MODEL_RATE, 2, "now", __version__), print))
+    engine.start()
+    wait_for(lambda: engine.voice(1).tape.lead > MODEL_RATE, "sound")
+    heard = [engine.mixer.render(800)]
+    engine.perform([Cue(1, "temperature", 0.5), Cue(1, "gain", 0.25), Cue(1, "pan", -1.0)])
+    assert engine.add_voice("rnn", values={"gain": 0.25, "pan": 1.0}) == 2
+    wait_for(
+        lambda: [voice.tape.lead > MODEL_RATE for voice in engine.stage.voices] == [True] * 2, "two voices"
+    )
+    heard.append(engine.mixer.render(8000))
+    assert engine.close()
+    return np.concatenate(heard)
+
+
 @pytest.mark.parametrize(
     ("wild", "tame"),
     [
@@ -305,6 +347,8 @@ def test_options_are_clamped_like_the_controls_they_are(
         (["render", "out.wav", "--model", "none.safetensors"], "no such file"),
         (["render", "out.wav", "--model", "wave", "--seconds", "1e8"], "at most 86400"),
         (["play", "flute"], "wave"),
+        (["render", "out.wav", "--score", "none.score"], "no such file"),
+        (["render", "out.mp3", "--score", "none.score"], ".wav or .flac"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -404,13 +448,6 @@ def test_training_without_torch_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "pip install 'streamer[train]'" in refused(capsys, "train", tmp_path, "--recipe", "any")
-
-
-def test_measuring_prices_without_soxr_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "soxr", None)
-    assert "pip install 'streamer[train]'" in refused(capsys, "price", "wave", "a.wav")
 
 
 def test_where_nothing_can_be_kept_compiling_is_not_said_to_be_done_once(

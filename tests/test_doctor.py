@@ -12,6 +12,7 @@ from streamer import doctor
 from streamer.audio import Device
 from streamer.bench import random_weights
 from streamer.doctor import Report
+from streamer.generator import RUN
 from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, Provenance
 from streamer.models.errors import StreamerError
@@ -41,7 +42,9 @@ HEALTHY = Report(
     devices=(CARD,),
     device_problem="",
     lead_ms=50,
+    margin_ms=6.2,
 )
+QUICK_BLOCK_MS = 1000 * doctor.QUICK_BLOCK_FRAMES / 192_000  # of the fastest device
 WORDS = [
     "processor",
     "kernels",
@@ -52,6 +55,7 @@ WORDS = [
     "jitter",
     "sound",
     "lead",
+    "answer",
     "verdict",
 ]
 
@@ -83,12 +87,13 @@ def test_examination_measures_and_says_everything(save: Callable[[WaveNetSpec], 
     assert report.compiled  # by the examination before
     assert 0 < report.factor_p99 <= report.factor_p50
     assert report.factor > 0
-    assert report.run_ms_p99 == pytest.approx(1000 * 64 / 8000 / report.factor_p99)
+    assert report.run_ms_p99 == pytest.approx(1000 * RUN / 8000 / report.factor_p99)
     assert report.oversleep_ms_p99 > 0
     assert report.lead_ms >= doctor.LEAD_FLOOR_MS[report.scheduling]
+    assert report.margin_ms > max(report.run_ms_p99, report.oversleep_ms_p99) + QUICK_BLOCK_MS
     assert bool(report.devices) != bool(report.device_problem)
     assert [text.split()[0] for text in report.as_text().splitlines() if text] == [
-        word for word in WORDS if word != "lead" or report.playable
+        word for word in WORDS if word not in ("lead", "answer") or report.playable
     ]
     assert json.loads(report.as_json())["verdict"] == report.verdict
     assert report.precision == "fp32"
@@ -119,7 +124,8 @@ def test_healthy_machine_plays() -> None:
     assert HEALTHY.verdict == "bell plays in real time here."
     assert "3.20 times real time" in line(HEALTHY, "speed")
     assert line(HEALTHY, "sound") == "1 device, the default is 3 Card (ALSA) at 44100 Hz"
-    assert "streamer play bell --lead 50" in line(HEALTHY, "lead")
+    assert line(HEALTHY, "lead").startswith("50 ms is safe here")
+    assert line(HEALTHY, "answer") == "a cue waits 6 ms in blocks of 128 frames"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +140,7 @@ def test_model_that_is_too_slow_is_refused_plainly(factors: dict[str, float]) ->
     assert not slow.playable
     assert "bell will not play in real time here" in slow.as_text()
     assert f"{factors['factor']:.2f} s of sound" in slow.verdict
-    assert "--lead" not in slow.as_text()
+    assert not {"lead", "answer"} & {text.split()[0] for text in slow.as_text().splitlines()}
     assert json.loads(slow.as_json())["playable"] is False
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+from numpy.typing import NDArray
 from playing import MODEL_RATE, SPECS, save_model, tape_of
 
+from streamer.cues import Cue
 from streamer.engine import Engine
 from streamer.library import Library
+from streamer.mixer import FADE_SECONDS
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
-from streamer.playhead import FADE_SECONDS
-from streamer.render import format_of, render
+from streamer.render import format_of, render, render_score
+from streamer.replay import Replay
+from streamer.score import Header, ScoreWriter, read
 
 FADE = round(FADE_SECONDS * MODEL_RATE)
 STEP = 2.0**-23
@@ -30,7 +35,7 @@ def rendered(
     model: Checkpoint, path: Path, seconds: float, rate: int | None = None, channels: int = 1, seed: int = 0
 ) -> list[float]:
     """Renders to a file; what was said about the progress."""
-    engine = Engine("wave", model, Library(), rate=rate, channels=channels, controls={"seed": seed})
+    engine = Engine("wave", model, Library(), rate=rate, channels=channels, values={"seed": seed})
     told: list[float] = []
     render(engine, path, seconds, told.append)
     return told
@@ -60,10 +65,9 @@ def test_it_fades_in_and_out(model: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "sound.wav"
     rendered(model, path, 0.5)
     share = sf.read(path)[0] / tape_of(model, 0.5)
-    fade = np.linspace(0, 1, FADE + 1)
-    fade = fade * fade * (3 - 2 * fade)
-    np.testing.assert_allclose(share[:FADE], fade[1:], atol=0.01)
-    np.testing.assert_allclose(share[-FADE:], fade[-2::-1], atol=0.01)
+    x = np.linspace(0, 1, FADE + 1)
+    np.testing.assert_allclose(share[:FADE], np.sin(np.pi / 2 * x[:-1]), atol=0.01)
+    np.testing.assert_allclose(share[-FADE:], (x * x * (3 - 2 * x))[-2::-1], atol=0.01)
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 0.001, 0.0123, 0.1, 0.3333, 1.0])
@@ -78,6 +82,49 @@ def test_it_is_as_long_as_asked_for(
     assert (info.samplerate, info.channels) == (rate or MODEL_RATE, channels)
     assert told == sorted(told)
     assert not told or told[-1] == pytest.approx(seconds, abs=0.5 / info.samplerate)
+
+
+@pytest.mark.parametrize(("ending", "subtype"), [(".wav", "FLOAT"), (".flac", "PCM_24")])
+def test_a_score_becomes_the_very_samples_that_were_heard(
+    model: Checkpoint, tmp_path: Path, ending: str, subtype: str
+) -> None:
+    heard, score = recorded(model, tmp_path / "score")
+    path, told = tmp_path / f"again{ending}", list[float]()
+    render_score(Replay(read(score), Shelf(model)), path, told.append)
+    info = sf.info(path)
+    assert (info.samplerate, info.channels, info.subtype) == (MODEL_RATE, 2, subtype)
+    sound, _ = sf.read(path, dtype="float32")
+    np.testing.assert_allclose(sound, heard, atol=0 if subtype == "FLOAT" else STEP, rtol=0)
+    assert told[-1] == pytest.approx(len(heard) / MODEL_RATE)
+
+
+class Shelf:
+    """One model."""
+
+    def __init__(self, model: Checkpoint) -> None:
+        self._model = model
+
+    def load(self, name: str) -> Checkpoint:
+        return self._model
+
+    def names(self) -> Sequence[str]:
+        return ["wave"]
+
+
+def recorded(model: Checkpoint, path: Path) -> tuple[NDArray[np.float32], Path]:
+    """A second of a voice that moves, in the end louder than there is room: what is heard, and its score."""
+    engine = Engine("wave", model, Shelf(model), channels=2)
+    engine.record(ScoreWriter(path, Header(MODEL_RATE, 2, "now", "test"), print))
+    blocks = []
+    for block in range(20):
+        if block == 5:
+            engine.perform([Cue(1, "temperature", 0.5, "ramp", 0.2), Cue(1, "pan", -0.5, "ramp", 0.3)])
+        if block == 10:
+            engine.perform([Cue(1, "gain", 2.0), Cue(1, "speed", 1.5, "ramp", 0.1)])
+        engine.fill()
+        blocks.append(engine.mixer.render(MODEL_RATE // 20))
+    assert engine.close()
+    return np.concatenate(blocks), path
 
 
 @pytest.mark.parametrize(
