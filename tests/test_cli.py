@@ -303,16 +303,24 @@ def perform(model: Checkpoint, score: Path) -> NDArray[np.float32]:
     engine = Engine("wave", model, Library(), channels=2)
     engine.record(ScoreWriter(score, Header(MODEL_RATE, 2, "now", __version__), print))
     engine.start()
-    wait_for(lambda: engine.voice(1).tape.lead > MODEL_RATE, "sound")
+    wait_written(engine, 1)
     heard = [engine.mixer.render(800)]
     engine.perform([Cue(1, "temperature", 0.5), Cue(1, "gain", 0.25), Cue(1, "pan", -1.0)])
     assert engine.add_voice("rnn", values={"gain": 0.25, "pan": 1.0}) == 2
-    wait_for(
-        lambda: [voice.tape.lead > MODEL_RATE for voice in engine.stage.voices] == [True] * 2, "two voices"
-    )
+    wait_written(engine, 2)
     heard.append(engine.mixer.render(8000))
     assert engine.close()
     return np.concatenate(heard)
+
+
+def wait_written(engine: Engine, count: int) -> None:
+    """Wait until so many voices have written a second ahead."""
+
+    def written() -> bool:
+        leads = [voice.tape.lead for voice in engine.stage.voices]
+        return len(leads) == count and min(leads) > MODEL_RATE
+
+    wait_for(written, f"{count} voices")
 
 
 @pytest.mark.parametrize(
