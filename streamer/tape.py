@@ -149,6 +149,7 @@ class Tape:
         self.capacity = capacity
         self.buffer = aligned_words(HEADER_WORDS + capacity // 2)
         """int64 [64 + capacity / 2], for compiled producers and play heads."""
+        self.buffer[:] = 0  # touches it all: the system must not have to find memory while we play
         self.buffer[CAPACITY] = capacity
         self.buffer[[WRITE_HEAD, PLAY_HEAD, CLAIM]] = start
         self._beginning = start

@@ -165,7 +165,7 @@ class Voice:
             queue=self.cues.words,
             lanes=new_lanes([_limits(control, value) for control, value in self.values.items()]),
             words=aligned_words(WORDS),
-            codes=np.zeros(self.tape.capacity, np.int32),
+            codes=np.full(self.tape.capacity, 0, np.int32),  # which touches it all, as the tape does
             counts=np.zeros(checkpoint.spec.levels, np.int32),
             amplitudes=(quantiser.table() / quantiser.scale).astype(np.float32),
             preemphasis=np.float32(quantiser.preemphasis),
