@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands th
     from streamer.models.checkpoint import PrecisionBits
 
 MOST_VOICES = 16
-RENDERED_SECONDS = 20.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,9 +129,7 @@ def _add_render(commands: Any) -> None:
     parser = _command(commands, "render", _render, "Write what a model plays to a WAV or FLAC file.", example)
     parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .wav or .flac")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, or a model file")
-    parser.add_argument(
-        "--seconds", type=_positive(float), default=RENDERED_SECONDS, help="length of the file"
-    )
+    parser.add_argument("--seconds", type=_positive(float), help="length of the file; 20 by default")
     parser.add_argument(
         "--score", type=Path, metavar="FILE", help="render the performance that streamer play recorded there"
     )

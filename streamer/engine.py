@@ -140,7 +140,8 @@ class Engine:
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="streamer-keeper", daemon=True)
         self.stage.set_strip(MASTER, self._master)
-        self._first = self.stage.add("", self._first_values(name, {}))
+        own = {"temperature": self._chosen.get("temperature", checkpoint.provenance.temperature)}
+        self._first = self.stage.add("", self._first_values(name, own))
         self._opening: Voice | None = self._new_voice(self._first, name, checkpoint, Start())
         self._first.voice = self._opening
         self.status()  # compiles what control threads call: a model that loads may hold the compiler
@@ -316,7 +317,7 @@ class Engine:
             "cues": self._cues,
             "late": self._late,
             "refused": self.stage.refused,
-            "rewinds": sum(voice.rewinds for voice in voices),
+            "rewinds": self.stage.rewinds,
             "device_rate": self.mixer.rate,
             "device_rate_measured": round(counters.measured_rate or 0.0, 2),
             "device_underflows": counters.device_underflows,
@@ -550,13 +551,16 @@ class Engine:
         else:
             voice.fill()
         voice.wait_ready(_LONGEST_FILL, _READY_SECONDS)
-        with self.stage.lock:
-            there = self.stage.parts.get(part.number) is part
-            if there:
-                self.stage.enter(part, voice, begins, self._fade(), frame, also)
-                self._catch_up(part, voice)
-        if not there:  # it was removed meanwhile
-            voice.close()
+        entered = False
+        try:
+            with self.stage.lock:
+                if self.stage.parts.get(part.number) is part:  # else it was removed meanwhile
+                    self.stage.enter(part, voice, begins, self._fade(), frame, also)
+                    self._catch_up(part, voice)
+                    entered = True
+        finally:
+            if not entered:
+                voice.close()
 
     def _catch_up(self, part: Part, voice: Voice) -> None:
         """Have a generator follow what changed while it was made, and what wanders."""

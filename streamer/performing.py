@@ -33,8 +33,8 @@ from streamer.render import LONGEST_SECONDS, Progress, format_of, render, render
 from streamer.replay import Replay
 from streamer.view import SPECTRUM_SECONDS
 
-INSTEAD_SECONDS = 20.0
-"""Rendered to a file where there is no sound device."""
+RENDERED_SECONDS = 20.0
+"""Length of a file unless another is asked for; also of what is rendered where there is no sound device."""
 _SWITCH_SECONDS = 0.001  # of the interpreter: what a cue waits at most for a thread that is busy in Python
 
 
@@ -47,8 +47,9 @@ def play(options: argparse.Namespace) -> int:
         if options.device is not None:
             raise
         say(f"{error}; --list-devices shows what there is, --device chooses.")
-        options.out, options.seconds, options.score = Path(f"streamer-{name}.wav"), INSTEAD_SECONDS, None
-        say(f"Writing {INSTEAD_SECONDS:g} s to {options.out} instead.")
+        options.out, options.seconds, options.score = Path(f"streamer-{name}.wav"), None, None
+        options.stems = False
+        say(f"Writing {RENDERED_SECONDS:g} s to {options.out} instead.")
         return render_model(options)
     return _play_on(device, name, checkpoint, options)
 
@@ -89,21 +90,26 @@ def render_model(options: argparse.Namespace) -> int:
     format_of(options.out)
     if options.score is not None:
         return _render_performance(options)
-    if options.seconds > LONGEST_SECONDS:
-        raise StreamerError(f"{options.seconds:g} seconds is too long: at most {LONGEST_SECONDS}")
+    if options.stems:
+        raise StreamerError("only of a score are there stems: name one with --score")
+    seconds = options.seconds or RENDERED_SECONDS
+    if seconds > LONGEST_SECONDS:
+        raise StreamerError(f"{seconds:g} seconds is too long: at most {LONGEST_SECONDS}")
     engine = _engine(*open_model(options.model), options, rate=None, channels=1, live=None)
-    with _progress_bar(options.out, options.seconds) as progress:
-        render(engine, options.out, options.seconds, progress)
+    with _progress_bar(options.out, seconds) as progress:
+        render(engine, options.out, seconds, progress)
     factor = engine.voice(1).realtime_factor
     described = _described(engine)
     engine.close()
     _say_hint(engine, say)
-    say(f"{options.out}: {options.seconds:g} s of {described}, written at {factor:.1f} times real time.")
+    say(f"{options.out}: {seconds:g} s of {described}, written at {factor:.1f} times real time.")
     return 0
 
 
 def _render_performance(options: argparse.Namespace) -> int:
     """Write a score's performance, mixed or as one file for each of its voices."""
+    if options.seconds is not None:
+        raise StreamerError("a score is rendered whole: leave out --seconds")
     read, models = score.read(options.score), Library(dict([open_model(options.model)]))
     begun = {event.strip for event in read.events if isinstance(event, score.VoiceBegins)}
     for strip in sorted(begun) if options.stems else [None]:

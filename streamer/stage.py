@@ -74,6 +74,7 @@ class Stage:
         """Cues that found no room."""
         self._leaving: list[tuple[int, Voice]] = []  # generators that may still be heard, by instance
         self._instances = 0
+        self._rewinds = 0  # of those that have gone
         self._awaited: dict[int, VoiceBegins | VoiceEnds] = {}  # by the serial of a deck's cue
 
     def part(self, number: int) -> Part:
@@ -154,7 +155,13 @@ class Stage:
         """The generators that are heard no more since the last time: to be closed."""
         gone = [each for each in self._leaving if not self.mixer.reads(each[1].tape)]
         self._leaving = [each for each in self._leaving if each not in gone]
+        self._rewinds += sum(voice.rewinds for _, voice in gone)
         return [voice for _, voice in gone]
+
+    @property
+    def rewinds(self) -> int:
+        """How often cues have taken back what was written."""
+        return self._rewinds + sum(voice.rewinds for voice in self.everybody())
 
     def everybody(self) -> list[Voice]:
         """All generators, those that leave too."""
