@@ -39,7 +39,7 @@ SIZE = 1024
 _PUT, _TAKEN, _HEAD = 0, 8, 16
 LANE, KIND, TARGET, LENGTH, AT, _TOOK = range(6)
 _ENTRY = 8
-_PATIENCE = 2.0
+_PATIENCE = 0.25  # seconds: ten blocks of the slowest device; a lost one must not hold up who sends cues
 
 Words: TypeAlias = NDArray[np.int64]
 
