@@ -31,6 +31,7 @@ from streamer import threads as thread_counts
 from streamer.bookmarks import Moment
 from streamer.controls import CONTROLS, Control, Value
 from streamer.cues import ASAP, Cue
+from streamer.deck import Deck
 from streamer.generator import LANES
 from streamer.kernels.atomics import clock_ns
 from streamer.mixer import FADE_SECONDS, Mixer
@@ -144,6 +145,7 @@ class Engine:
         self._first = self.stage.add("", self._first_values(name, own))
         self._opening: Voice | None = self._new_voice(self._first, name, checkpoint, Start())
         self._first.voice = self._opening
+        Deck(self._opening.tape, self.mixer.rate)  # refuses now a device whose rate leads nowhere
         self.status()  # compiles what control threads call: a model that loads may hold the compiler
 
     # --- life -----------------------------------------------------------------------------------------------
