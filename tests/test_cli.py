@@ -37,7 +37,7 @@ from streamer.library import Library
 from streamer.mixer import FADE_SECONDS
 from streamer.models.checkpoint import Checkpoint, PrecisionBits
 from streamer.models.specs import SampleRnnSpec
-from streamer.performing import INSTEAD_SECONDS
+from streamer.performing import RENDERED_SECONDS
 from streamer.precision import has_dot_product
 from streamer.score import Header, ScoreWriter
 
@@ -416,8 +416,8 @@ def test_without_a_device_play_says_so_and_writes_a_file(
     assert "streamer-wave.wav" in instead
     assert "streamer-wave.wav" in result
     sound, rate = sf.read(tmp_path / "streamer-wave.wav")
-    assert len(sound) == INSTEAD_SECONDS * rate
-    expected = tape_of(models["wave"], INSTEAD_SECONDS, seed=2)
+    assert len(sound) == RENDERED_SECONDS * rate
+    expected = tape_of(models["wave"], RENDERED_SECONDS, seed=2)
     np.testing.assert_allclose(sound[FADE:-FADE], expected[FADE:-FADE], atol=2.0**-23)
 
 
