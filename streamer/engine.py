@@ -146,7 +146,8 @@ class Engine:
         self._opening: Voice | None = self._new_voice(self._first, name, checkpoint, Start())
         self._first.voice = self._opening
         Deck(self._opening.tape, self.mixer.rate)  # refuses now a device whose rate leads nowhere
-        self.status()  # compiles what control threads call: a model that loads may hold the compiler
+        self.tend()  # this and the next compile what control threads call: a model that loads may hold
+        self.status()  # the compiler, and who tends holds the lock
 
     # --- life -----------------------------------------------------------------------------------------------
 
