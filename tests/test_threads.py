@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from playing import LIVE, save_model, tape_of
+from playing import new_voice, save_model, tape_of
 
 from streamer import threads
 from streamer.engine import Engine
@@ -15,7 +15,6 @@ from streamer.library import Library
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.models.specs import SampleRnnSpec
-from streamer.voice import Voice
 
 WIDE = SampleRnnSpec(frames=(8, 2), dim=160, rnn_layers=1, embedding=8)
 """Some of its matrices are large enough to be shared."""
@@ -103,7 +102,7 @@ def test_cores_are_those_that_this_process_may_use() -> None:
 
 
 def test_threads_change_no_sample_and_end_with_the_voice(model: Checkpoint) -> None:
-    voice = Voice("wide", model, LIVE, 0.2)
+    voice = new_voice(model, 0.2)
     for count in (3, 1, 2):
         voice.use(count)
         assert (voice.threads, len(helpers())) == (count, count - 1)
@@ -115,7 +114,7 @@ def test_threads_change_no_sample_and_end_with_the_voice(model: Checkpoint) -> N
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="the system has one scheduler")
 def test_those_that_help_stay_under_the_normal_scheduler(model: Checkpoint) -> None:
-    voice = Voice("wide", model, LIVE, 0.2)
+    voice = new_voice(model, 0.2)
     voice.use(2)
     voice.start()
     assert voice.wait_ready(60)
@@ -129,14 +128,14 @@ def test_those_that_help_stay_under_the_normal_scheduler(model: Checkpoint) -> N
 
 
 def test_a_voice_that_is_dropped_leaves_no_threads(model: Checkpoint) -> None:
-    voice = Voice("wide", model, LIVE, 0.2)
+    voice = new_voice(model, 0.2)
     voice.use(2)
     del voice
     assert helpers() == []
 
 
 def test_a_trial_measures_and_leaves_no_trace(model: Checkpoint) -> None:
-    voice = Voice("wide", model, LIVE, 0.2)
+    voice = new_voice(model, 0.2)
     assert voice.trial(0.01) > 0
     assert voice.realtime_factor == 0
     assert voice.tape.write_head == 0
@@ -149,10 +148,10 @@ def test_an_engine_that_needs_threads_takes_them_and_leaves_none(
 ) -> None:
     monkeypatch.setattr(threads, "COMFORTABLE", np.inf)
     engine = Engine("wide", model, Library())
-    assert engine.status()["threads"] == engine.voice.threads
-    assert len(helpers()) == engine.voice.threads - 1
-    engine.voice.fill()
-    lead = engine.voice.tape.lead
-    np.testing.assert_array_equal(engine.voice.tape.read(0, lead), tape_of(model, 0.5)[:lead])
+    voice = engine.voice(1)
+    assert engine.voice_status(1)["threads"] == voice.threads
+    assert len(helpers()) == voice.threads - 1
+    engine.fill()
+    np.testing.assert_array_equal(voice.tape.read(0, 8000), tape_of(model, 0.5))
     engine.close()
     assert helpers() == []

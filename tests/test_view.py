@@ -45,7 +45,7 @@ class Shelf:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     shelf = Shelf(tmp_path)
-    engine = Engine("first", shelf.models["first"], shelf, rate=RATE, channels=1)
+    engine = Engine("first", shelf.models["first"], shelf, rate=RATE, channels=1, values={"temperature": 1.0})
     engine.start()
     wait_for(lambda: is_there(engine, 1))
     yield engine
@@ -109,6 +109,8 @@ def test_it_shows_the_whole_the_voice_its_controls_and_the_keys(engine: Engine) 
 
 
 def test_what_is_drawn_is_what_is_printed(engine: Engine) -> None:
+    tape = engine.voice(1).tape
+    wait_for(lambda: tape.lead == tape.target)
     desk = Desk(engine)
     desk.console.print(desk.view.draw())
     assert desk.console.export_text().split() == desk.text().split()
