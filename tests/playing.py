@@ -73,14 +73,14 @@ def save_model(
     )
 
 
-def new_voice(model: Checkpoint, seconds: float, **controls: float) -> Voice:
-    """What an engine's first voice is played by; `fill` lets it write so many seconds."""
-    return Voice("model", model, {**LIVE, **controls}, seconds, number=1)
+def new_voice(model: Checkpoint, seconds: float, number: int = 1, **controls: float) -> Voice:
+    """What an engine's voice is played by, the first; `fill` lets it write so many seconds."""
+    return Voice("model", model, {**LIVE, **controls}, seconds, number=number)
 
 
-def tape_of(model: Checkpoint, seconds: float, **controls: float) -> NDArray[np.float32]:
+def tape_of(model: Checkpoint, seconds: float, number: int = 1, **controls: float) -> NDArray[np.float32]:
     """What a voice writes from its beginning: float32 [samples]."""
-    voice = new_voice(model, seconds, **controls)
+    voice = new_voice(model, seconds, number, **controls)
     voice.fill()
     return voice.tape.read(0, voice.tape.lead)
 
@@ -152,6 +152,11 @@ class Audience:
         """Listen for a while."""
         wanted = self._mixer.frame + seconds * self._mixer.rate
         wait_for(lambda: self._mixer.frame >= wanted, f"{seconds:g} s of sound")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody listens."""
+        return self._thread.is_alive()
 
     @property
     def sound(self) -> NDArray[np.float32]:
