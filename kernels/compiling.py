@@ -14,9 +14,12 @@ import numba
 import numba.extending
 from numba.core.caching import NullCache
 from numba.core.ccallback import CFunc
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
+from numba.core.typed_passes import NativeLowering
 
 from streamer.kernels import cache
 
@@ -84,6 +87,48 @@ class _DiskCache(NullCache):  # type: ignore[misc]
         return f"{self._name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
 
 
+class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """LLVM code that is only linked into that of others: neither optimised by itself nor made machine code.
+
+    numba does both for every function, and LLVM would optimise an inner one again at each level of calls.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()  # type: ignore[no-untyped-call]
+        self._verify_declare_only_symbols()  # type: ignore[no-untyped-call]
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)  # type: ignore[no-untyped-call]
+class _PartLowering(NativeLowering):  # type: ignore[misc]
+    """numba's lowering, to a `_PartLibrary`."""
+
+    _name = "part_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        context = state.targetctx
+        state.flags.no_compile = True
+        state.library = _PartLibrary(context.codegen(), state.func_id.func_qualname)  # type: ignore[no-untyped-call]
+        super().run_pass(state)  # type: ignore[no-untyped-call]
+        # numba tells functions apart by their entry points, built-in ones; this refuses whatever it is given.
+        lowered = state["cr"] = state["cr"]._replace(cfunc=NotImplementedError().with_traceback)
+        context.insert_user_function(lowered.cfunc, lowered.fndesc, [state.library])
+        return True
+
+
+class _PartCompiler(CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        manager: Any = DefaultPassBuilder.define_nopython_pipeline(self.state)  # type: ignore[no-untyped-call]
+        for index, (kind, words) in enumerate(manager.passes):
+            if kind is NativeLowering:
+                manager.passes[index] = _PartLowering, words
+        manager.finalize()
+        return [manager]
+
+
 def _cache_for(function: Callable[..., Any]) -> NullCache:
     try:
         return _DiskCache(function)
@@ -91,28 +136,62 @@ def _cache_for(function: Callable[..., Any]) -> NullCache:
         return NullCache()
 
 
-def _compile(function: Function, fastmath: set[str], **options: bool) -> Function:
-    options |= {"nogil": True, "no_cfunc_wrapper": True}
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "fastmath": _FUSE,
+}
+_PART: dict[str, Any] = _OPTIONS | {"no_cpython_wrapper": True, "pipeline_class": _PartCompiler}
+
+
+def _compile(function: Function, options: dict[str, Any]) -> Function:
     njit: Any = numba.njit  # its stub does not know every option
-    dispatcher: Function = njit(error_model="numpy", fastmath=fastmath, **options)(function)
+    dispatcher: Any = njit(**options)(function)
+    fold, unliteral = dispatcher._compiler.fold_argument_types, numba.types.unliteral  # type: ignore[attr-defined]
+
+    def fold_argument_types(arguments: Any, named: Any) -> tuple[Any, tuple[Any, ...]]:
+        signature, kinds = fold(arguments, named)
+        return signature, tuple(map(unliteral, kinds))  # numba would make another form for every constant
+
+    dispatcher._compiler.fold_argument_types = fold_argument_types
+    result: Function = dispatcher
+    return result
+
+
+def compiled(function: Function) -> Function:
+    """Decorate a module-level function: `njit(nogil=True, cache=True)`, dividing as numpy does."""
+    dispatcher = _compile(function, _OPTIONS)
     dispatcher._cache = _cache_for(function)  # type: ignore[attr-defined]
     cache.folder()  # named now, for the sources as imported: they may be edited before the function is called
     return dispatcher
 
 
-def compiled(function: Function) -> Function:
-    """Decorate a module-level function: `njit(nogil=True, cache=True)`, dividing as numpy does."""
-    return _compile(function, _FUSE)
+def part(function: Function) -> Function:
+    """Like `compiled`, for what only compiled code calls: it is compiled into each that does.
+
+    Whether it is inlined there is LLVM's choice: for what is long, or called from several places.
+    """
+    return _compile(function, _PART)
 
 
 def inner(function: Function) -> Function:
-    """Like `compiled`, for what only compiled code calls: nothing is built to call it from Python."""
-    return _compile(function, _FUSE, no_cpython_wrapper=True, forceinline=True)
+    """Like `part`, and always inlined."""
+    return _compile(function, _PART | {"forceinline": True})
 
 
 def inner_sum(function: Function) -> Function:
-    """Like `inner`, for sums that may be taken in any order; the order is the same every time."""
-    return _compile(function, _FUSE_AND_REORDER, no_cpython_wrapper=True)
+    """Like `part`, for sums that may be taken in any order; the order is the same every time.
+
+    For that it is optimised by itself, before others see it.
+    """
+    return _compile(function, _OPTIONS | {"no_cpython_wrapper": True, "fastmath": _FUSE_AND_REORDER})
+
+
+def overload_part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate what chooses, by types, the Python function that compiled code calls in place of this one."""
+    overload: Any = numba.extending.overload  # its stub does not know every option
+    return overload(function, jit_options=_PART | {"forceinline": True})  # type: ignore[no-any-return]
 
 
 def callback(function: Callable[..., Any], signature: Any) -> Any:

@@ -25,11 +25,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 from numpy.typing import NDArray
 
 from streamer.kernels import samplernn, wavenet
-from streamer.kernels.compiling import compiled
+from streamer.kernels.compiling import compiled, overload_part
 from streamer.kernels.packing import padded
 from streamer.kernels.products import Words
 from streamer.kernels.samplernn import SampleRnnState, SampleRnnWeights
@@ -81,17 +80,17 @@ def bytes_read(weights: Weights) -> float:
 
 def advance(weights: Weights, state: State, side: NDArray[np.float32], crew: Words) -> None:
     """Compute the next codes' logits into ``state.logits``."""
-    _MODULES[type(weights)].advance(weights, state, side, crew)
+    _advance_here(weights, state, side, crew)
 
 
 def push(weights: Weights, state: State, codes: Codes) -> None:
     """Append a code for each voice."""
-    _MODULES[type(weights)].push(weights, state, codes)
+    _push_here(weights, state, codes)
 
 
 def feed(weights: Weights, state: State, codes: Codes, sides: NDArray[np.float32], crew: Words) -> None:
     """Append codes (T, B) that are given, with sides (T, V)."""
-    _MODULES[type(weights)].feed(weights, state, codes, sides, crew)
+    _feed_here(weights, state, codes, sides, crew)
 
 
 def reset(weights: Weights, state: State) -> None:
@@ -105,7 +104,7 @@ def rewind(weights: Weights, state: State, position: int, crew: Words) -> None:
     What follows is, bit for bit, as if no later code had been. The caller keeps what is not in the state:
     side input is to be given again from that position on, and a condition must not have changed since.
     """
-    _MODULES[type(weights)].rewind(weights, state, position, crew)
+    _rewind_here(weights, state, position, crew)
 
 
 @compiled
@@ -131,7 +130,7 @@ def _advance_samplernn(weights: Any, state: Any, side: Any, crew: Any) -> None:
     samplernn.advance(weights, state, side, crew)
 
 
-@overload(advance)
+@overload_part(advance)
 def _advance(weights: Any, state: Any, side: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _advance_wavenet, _advance_samplernn)
 
@@ -144,7 +143,7 @@ def _push_samplernn(weights: Any, state: Any, codes: Any) -> None:
     samplernn.push(weights, state, codes)
 
 
-@overload(push)
+@overload_part(push)
 def _push(weights: Any, state: Any, codes: Any) -> Callable[..., None] | None:
     return _choose(weights, _push_wavenet, _push_samplernn)
 
@@ -157,7 +156,7 @@ def _feed_samplernn(weights: Any, state: Any, codes: Any, sides: Any, crew: Any)
     samplernn.feed(weights, state, codes, sides, crew)
 
 
-@overload(feed)
+@overload_part(feed)
 def _feed(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _feed_wavenet, _feed_samplernn)
 
@@ -170,19 +169,29 @@ def _rewind_samplernn(weights: Any, state: Any, position: Any, crew: Any) -> Non
     samplernn.rewind(weights, state, position, crew)
 
 
-@overload(rewind)
+@overload_part(rewind)
 def _rewind(weights: Any, state: Any, position: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _rewind_wavenet, _rewind_samplernn)
 
 
-def _reset_wavenet(weights: Any, state: Any) -> None:
-    wavenet.reset(weights, state)
+# From Python: entries to compiled code, where the verbs above are what `_choose` has chosen.
 
 
-def _reset_samplernn(weights: Any, state: Any) -> None:
-    samplernn.reset(weights, state)
+@compiled
+def _advance_here(weights: Any, state: Any, side: Any, crew: Any) -> None:
+    advance(weights, state, side, crew)
 
 
-@overload(reset)
-def _reset(weights: Any, state: Any) -> Callable[..., None] | None:
-    return _choose(weights, _reset_wavenet, _reset_samplernn)
+@compiled
+def _push_here(weights: Any, state: Any, codes: Any) -> None:
+    push(weights, state, codes)
+
+
+@compiled
+def _feed_here(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> None:
+    feed(weights, state, codes, sides, crew)
+
+
+@compiled
+def _rewind_here(weights: Any, state: Any, position: int, crew: Any) -> None:
+    rewind(weights, state, position, crew)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import inner, part
 from streamer.kernels.nonlinear import sigmoid, tanh
 from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
 from streamer.kernels.precision import Scheme, scheme
@@ -362,6 +362,18 @@ def new_state(weights: SampleRnnWeights, voices: int = 1, slack: int = 0) -> Sam
     return state
 
 
+def reset(weights: SampleRnnWeights, state: SampleRnnState) -> None:
+    """Take a state back to rest: h0 in every layer, the middle code in every place before the first."""
+    state.position[0] = state.earliest[0] = 0
+    state.codes[:] = weights.levels // 2
+    state.ran[:] = -1
+    rest = weights.rest.reshape(-1, 2, 1, weights.dim)
+    state.h.reshape(len(rest), -1, weights.dim)[:] = rest[:, 0]
+    if len(state.c):
+        state.c.reshape(len(rest), -1, weights.dim)[:] = rest[:, 1]
+    state.kept[: len(state.h) + len(state.c)] = np.concatenate([state.h, state.c])
+
+
 def bytes_read(weights: SampleRnnWeights) -> float:
     """Bytes of weights that a sample reads on average."""
 
@@ -388,24 +400,6 @@ def bytes_read(weights: SampleRnnWeights) -> float:
 @inner
 def _voices(state: SampleRnnState) -> int:
     return len(state.sum) // len(state.nonzero.values)
-
-
-@compiled
-def reset(weights: SampleRnnWeights, state: SampleRnnState) -> None:
-    """Take a state back to rest: h0 in every layer, the middle code in every place before the first."""
-    weights, state = borrowed(weights), borrowed(state)
-    dim, voices = weights.dim, _voices(state)
-    state.position[0] = state.earliest[0] = 0
-    state.codes[:] = weights.levels // 2
-    state.ran[:] = -1
-    for layer in range(len(weights.frames) * weights.layers):
-        for voice in range(voices):
-            at = (layer * voices + voice) * dim
-            for i in range(dim):
-                state.h[at + i] = weights.rest[2 * layer * dim + i]
-                if weights.cell == LSTM:
-                    state.c[at + i] = weights.rest[(2 * layer + 1) * dim + i]
-    _keep(weights, state)
 
 
 @inner
@@ -587,7 +581,7 @@ def _write_output(weights: SampleRnnWeights, state: SampleRnnState, crew: Intege
         bias, bias_width = out, dim
 
 
-@inner
+@part
 def _run_due_tiers(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers) -> None:
     position = state.position[0]
     for tier in range(len(weights.frames)):
@@ -616,7 +610,7 @@ def _sum_window(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, 
             matvec(crew, total, total, tail(weights.matrices, weights.side_at), state.side)
 
 
-@compiled
+@part
 def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew: Integers) -> None:
     """Compute the next codes' logits into ``state.logits``. side (B V,): known before those codes."""
     weights, state = borrowed(weights), borrowed(state)
@@ -637,7 +631,7 @@ def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew
             state.logits[voice * levels + i] = state.output[voice * width + i]
 
 
-@compiled
+@part
 def push(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers) -> None:
     """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
     weights, state, codes = borrowed(weights), borrowed(state), borrowed(codes)
@@ -648,7 +642,7 @@ def push(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers) -> N
     _keep(weights, state)
 
 
-@compiled
+@part
 def feed(
     weights: SampleRnnWeights, state: SampleRnnState, codes: Integers, sides: Floats, crew: Integers
 ) -> None:
@@ -661,7 +655,7 @@ def feed(
         push(weights, state, span(codes, start, voices))
 
 
-@compiled
+@part
 def rewind(weights: SampleRnnWeights, state: SampleRnnState, position: int, crew: Integers) -> None:
     """Take a state back to a position that is kept: later codes have never been."""
     weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)

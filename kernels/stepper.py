@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamer.kernels import cache, dispatch, memories, wavenet
 from streamer.kernels.compiling import compiled
-from streamer.kernels.dispatch import State, Weights, advance, feed, push
+from streamer.kernels.dispatch import State, Weights, advance, push
 from streamer.kernels.memories import Memory
 from streamer.kernels.precision import PRECISIONS as PRECISIONS
 from streamer.kernels.precision import resolve
@@ -70,11 +70,6 @@ def _teacher_force(weights: Any, state: Any, crew: Any, codes: Any, sides: Any, 
         advance(weights, state, sides[i], crew)
         logits[i] = state.logits
         push(weights, state, span(codes, i * voices, voices))
-
-
-@compiled
-def _feed(weights: Any, state: Any, crew: Any, codes: Any, sides: Any) -> None:
-    feed(weights, state, codes, sides, crew)
 
 
 class Stepper:
@@ -201,7 +196,7 @@ class Stepper:
     def feed(self, codes: ArrayLike, side: ArrayLike | None = None) -> None:
         """Append codes (T,) that are given, with their side input (T, V): priming."""
         given = self._codes(codes)
-        _feed(self.weights, self.state, self.crew, given.ravel(), self._sides(side, len(given)))
+        dispatch.feed(self.weights, self.state, given.ravel(), self._sides(side, len(given)), self.crew)
 
     def logits(self, side: ArrayLike | None = None) -> Floats:
         """Logits (Q,) of the next code, given its side input (V,); appends nothing."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import inner, part
 from streamer.kernels.nonlinear import gate
 from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
 from streamer.kernels.precision import scheme
@@ -288,6 +288,14 @@ def set_condition(weights: WaveNetWeights, state: WaveNetState, condition: int |
     state.ahead_at[0] = _NEVER
 
 
+def reset(weights: WaveNetWeights, state: WaveNetState) -> None:
+    """Take a state back to rest; its condition stays."""
+    state.position[0] = state.earliest[0] = 0
+    state.sides[:] = 0
+    state.queues[:] = 0
+    state.ahead_at[0] = _NEVER
+
+
 def bytes_read(weights: WaveNetWeights) -> float:
     """Bytes of weights that a sample reads on average."""
     matrices = weights.matrices
@@ -312,16 +320,6 @@ def receptive_field(weights: WaveNetWeights) -> int:
 @inner
 def _voices(weights: WaveNetWeights, state: WaveNetState) -> int:
     return len(state.h) // weights.residual
-
-
-@compiled
-def reset(weights: WaveNetWeights, state: WaveNetState) -> None:
-    """Take a state back to rest; its condition stays."""
-    weights, state = borrowed(weights), borrowed(state)
-    state.position[0] = state.earliest[0] = 0
-    state.sides[:] = np.float32(0)
-    state.queues[:] = np.float32(0)
-    state.ahead_at[0] = _NEVER
 
 
 @inner
@@ -421,7 +419,7 @@ def _add_residual(weights: WaveNetWeights, state: WaveNetState, crew: Integers, 
         state.h[i] = (state.h[i] + state.change[i]) * weights.residual_scale
 
 
-@inner
+@part
 def _run_layers(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
     """All that later samples need of the newest codes: every layer but the last one's convolution."""
     time = state.position[0] - 1
@@ -434,7 +432,7 @@ def _run_layers(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew
     _keep(state, last, time)
 
 
-@compiled
+@part
 def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
     """Compute the next codes' logits into ``state.logits``. side (B V,): known once the newest codes are."""
     weights, state = borrowed(weights), borrowed(state)
@@ -454,7 +452,7 @@ def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: In
             state.logits[voice * levels + i] = state.output[voice * width + i]
 
 
-@compiled
+@part
 def push(weights: WaveNetWeights, state: WaveNetState, codes: Integers) -> None:
     """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
     state, codes = borrowed(state), borrowed(codes)
@@ -464,7 +462,7 @@ def push(weights: WaveNetWeights, state: WaveNetState, codes: Integers) -> None:
     state.position[0] += 1
 
 
-@compiled
+@part
 def feed(
     weights: WaveNetWeights, state: WaveNetState, codes: Integers, sides: Floats, crew: Integers
 ) -> None:
@@ -480,7 +478,7 @@ def feed(
         push(weights, state, span(codes, i * voices, voices))
 
 
-@compiled
+@part
 def rewind(weights: WaveNetWeights, state: WaveNetState, position: int, crew: Integers) -> None:
     """Take a state back to a position that is kept: later codes have never been.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamer.cues import AT, CLEAR, KIND, LANE, LENGTH, REFUSED, TARGET, entry_at, taken, took, waiting
 from streamer.deck import release
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import inner, part
 from streamer.lanes import NEVER, forget, forget_future, insert
 from streamer.strip import STRIPS, lane
 
@@ -83,7 +83,7 @@ def _clear(agenda: Words, frame: int) -> None:
             release(address)
 
 
-@compiled
+@part
 def take_cues(queue: Words, lanes: Words, agenda: Words, frame: int) -> None:
     """Take what waits in the queue, at this frame or later."""
     first, last = waiting(queue)

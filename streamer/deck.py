@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.kernels.atomics import aligned_words, load, load_acquire, store_release
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import inner, part
 from streamer.reader import (
     POSITION,
     Filters,
@@ -101,7 +101,7 @@ def _next_level(deck: Words, left: int, opened: bool) -> int:
     return int(min(deck[FADE], level + 1) if opened else max(0, level - 1))
 
 
-@compiled
+@part
 def _freeze(deck: Words, values: Floats, i: int, refilled: bool) -> None:
     """Move between the reader (HELD 0) and the region (HELD = FADE). A deck that leaves stays as it is."""
     loop, scrub, reverse = values[LOOP, i], values[SCRUB, i], values[REVERSE, i] >= 0.5
@@ -142,7 +142,7 @@ def _crossfade(deck: Words, frame: int) -> float:
     return gain
 
 
-@compiled
+@part
 def _written(deck: Words, values: Floats, count: int) -> int:
     """Claims what so many frames may read; the write head then. What was ever claimed stays so."""
     speeds = values[SPEED, :count]
@@ -157,7 +157,7 @@ def _refill(deck: Words, tape: Words) -> int:
     return int(min(enough, margin) if margin > 0 else enough)
 
 
-@compiled
+@part
 def play(deck: Words, values: Floats, first: int, count: int, mono: Floats, tally: Words) -> None:
     """Add a deck's sound to a strip's.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.cues import AT, CLEAR, KIND, LANE, LENGTH, REFUSED, TARGET, entry_at, taken, took, waiting
 from streamer.kernels.atomics import give_way, load_acquire, monotonic_ns, sleep_us, store_release
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import compiled, inner, part
 from streamer.kernels.dispatch import advance, push, rewind
 from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import penalise, pull_to_centre, sample
@@ -83,10 +83,21 @@ class Desk(NamedTuple):
     """Of `streamer.kernels.sampling.new_scratch`."""
 
 
+FILL, FOR_EVER, TAKE_BACK = range(3)
+"""What a generator can be asked to do."""
+
+
 @compiled
-def generate(weights: Any, state: Any, crew: Any, desk: Any, forever: bool) -> None:
-    """Fill the tape's room; then return, or go on filling it for ever, until attention is asked for."""
+def generate(weights: Any, state: Any, crew: Any, desk: Any, task: int) -> None:
+    """Do what is asked, until attention is asked for.
+
+    task: `FILL` the tape's room; go on filling it `FOR_EVER`; or only `TAKE_BACK` all that can be. One entry
+    does it all: another would have the model compiled again.
+    """
     weights, state, crew, desk = borrowed(weights), borrowed(state), borrowed(crew), borrowed(desk)
+    if task == TAKE_BACK:
+        _go_back(weights, state, crew, desk, 0)
+        return
     expected = monotonic_ns()
     while attention(desk.tape) == 0:
         began = monotonic_ns()
@@ -101,7 +112,7 @@ def generate(weights: Any, state: Any, crew: Any, desk: Any, forever: bool) -> N
             nap_us = _ease_us(desk, took_ns, count)
         else:
             nap_us = NAP_US
-        if not forever:
+        if task == FILL:
             if count == 0:
                 return
         elif nap_us > 0:
@@ -120,8 +131,8 @@ def _ease_us(desk: Any, took_ns: int, count: int) -> int:
     return max(0, int(1e6 * count / (EASE * desk.rate)) - took_ns // 1000)
 
 
-@compiled
-def go_back(weights: Any, state: Any, crew: Any, desk: Any, position: int) -> int:
+@part
+def _go_back(weights: Any, state: Any, crew: Any, desk: Any, position: int) -> int:
     """Take back what lies beyond a position, or as near as can be, and the model with it; return where."""
     written = load_acquire(desk.tape, WRITE_HEAD)
     offset = state.position[0] - written
@@ -132,7 +143,7 @@ def go_back(weights: Any, state: Any, crew: Any, desk: Any, position: int) -> in
     return int(here)
 
 
-@compiled
+@part
 def _take_cues(weights: Any, state: Any, crew: Any, desk: Any) -> None:
     """Have all waiting cues take effect, those that are not for later at one position."""
     queue, wanted = desk.queue, NEVER
@@ -141,7 +152,7 @@ def _take_cues(weights: Any, state: Any, crew: Any, desk: Any) -> None:
         return
     for serial in range(first, last):
         wanted = min(wanted, queue[entry_at(queue, serial) + AT])
-    here = go_back(weights, state, crew, desk, wanted)
+    here = _go_back(weights, state, crew, desk, wanted)
     forget(desk.lanes, load_acquire(desk.tape, CLAIM))
     for serial in range(first, last):
         took(queue, serial, _take(desk, entry_at(queue, serial), here))
@@ -177,7 +188,7 @@ def _write(weights: Any, state: Any, crew: Any, desk: Any, count: int) -> None:
     publish(desk.tape, first + count)
 
 
-@compiled
+@part
 def _draw(logits: Any, desk: Any, position: int) -> int:
     """Choose the code of a position as the controls there say."""
     lanes = desk.lanes
@@ -193,7 +204,7 @@ def _draw(logits: Any, desk: Any, position: int) -> int:
     return int(sample(logits, desk.scratch, temperature, top_k, top_p, typical_p, u))
 
 
-@compiled
+@part
 def _count(desk: Any, position: int) -> None:
     """Have `counts` say how often each code occurs in the window before a position."""
     codes, counts, mask = desk.codes, desk.counts, desk.codes.size - 1
@@ -209,7 +220,7 @@ def _count(desk: Any, position: int) -> None:
     desk.words[COUNTED] = position
 
 
-@compiled
+@part
 def _account(desk: Any, elapsed_ns: int, count: int) -> None:
     """Publish the cost of a sample as a mean over about the last second of sound."""
     numbers = desk.words.view(np.float64)
@@ -225,7 +236,7 @@ def aged_jitter(words: NDArray[np.int64], now_ns: int) -> float:
     return float(load_acquire(words.view(np.float64), JITTER_NS) * 2.0 ** (-age / _HALF_LIFE_NS))
 
 
-@compiled
+@part
 def _note_jitter(desk: Any, elapsed_ns: int) -> None:
     now = monotonic_ns()
     if elapsed_ns > aged_jitter(desk.words, now):

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.kernels.atomics import aligned_words
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import compiled, inner, part
 from streamer.kernels.rng import uniform
 
 SET, RAMP, DRIFT = 0, 1, 2
@@ -32,10 +32,11 @@ DEPTH = 256
 NEVER = 2**62
 """A position that is not reached."""
 
-# Words of the block's head, then of a track, then of a segment; targets, limits and starts as float64.
+# Words of the block's head, then of a track, then of a segment; targets, limits, knots and starts as float64.
 _LANES, _DEPTH = 0, 1
 _HEAD = 8
 _COUNT, _CURSOR, _DEFAULT, _LOWEST, _HIGHEST = range(5)
+_SINCE, _BEFORE, _AFTER = range(5, 8)  # of drifts: where the period last looked at begins, and its knots
 _TRACK = 8
 _AT, _KIND, _TARGET, _LENGTH, _FROM = range(5)
 _SEGMENT = 5
@@ -106,18 +107,26 @@ def _knot(lanes: Words, track: int, segment: int, number: int) -> float:
     return float(numbers[segment + _TARGET] * (2.0 * uniform(lanes[segment + _AT], track, number) - 1.0))
 
 
+@part
+def _turn(lanes: Words, track: int, segment: int, number: int) -> None:
+    """Have a track of drifts hold the knots of a period, which are not drawn for each position anew."""
+    numbers = lanes.view(np.float64)
+    lanes[track + _SINCE] = lanes[segment + _AT] + number * lanes[segment + _LENGTH]
+    numbers[track + _BEFORE] = _knot(lanes, track, segment, number)
+    numbers[track + _AFTER] = _knot(lanes, track, segment, number + 1)
+
+
 @inner
 def _wandering(lanes: Words, track: int, index: int, position: int) -> float:
     """What segment `index` of a track of drifts adds at a position."""
     if index < 0:
         return 0.0
-    segment = _segment(track, index)
-    passed, period = position - lanes[segment + _AT], lanes[segment + _LENGTH]
-    number = passed // period
-    if number > 0 and lanes.view(np.float64)[segment + _TARGET] == 0.0:
-        return 0.0
-    x = (passed - number * period) / period
-    before, after = _knot(lanes, track, segment, number), _knot(lanes, track, segment, number + 1)
+    numbers, segment = lanes.view(np.float64), _segment(track, index)
+    begins, period = lanes[segment + _AT], lanes[segment + _LENGTH]
+    if not begins <= lanes[track + _SINCE] <= position < lanes[track + _SINCE] + period:
+        _turn(lanes, track, segment, (position - begins) // period)
+    before, after = numbers[track + _BEFORE], numbers[track + _AFTER]
+    x = (position - lanes[track + _SINCE]) / period
     return float(before + (after - before) * (x * x * (3.0 - 2.0 * x)))
 
 
@@ -149,6 +158,12 @@ def steady_until(lanes: Words, lane: int, position: int) -> int:
 
 
 @inner
+def _forget_knots(lanes: Words, track: int) -> None:
+    """Segments have changed, or one was asked for what lies beyond it."""
+    lanes[track + _SINCE] = NEVER
+
+
+@inner
 def _starts_of(lanes: Words, track: int, wandering: bool, first: int) -> None:
     """Let each segment from `first` on begin where the one before it has got to."""
     numbers = lanes.view(np.float64)
@@ -157,6 +172,7 @@ def _starts_of(lanes: Words, track: int, wandering: bool, first: int) -> None:
         at = lanes[segment + _AT]
         if wandering:
             numbers[segment + _FROM] = _wandering(lanes, track, index - 1, at)
+            _forget_knots(lanes, track)
         else:
             numbers[segment + _FROM] = _line(lanes, track, index - 1, at)
 
@@ -169,6 +185,7 @@ def _drop(lanes: Words, track: int, first: int, count: int) -> None:
     for word in range(left * _SEGMENT):
         lanes[start + word] = lanes[behind + word]
     lanes[track + _COUNT] -= count
+    _forget_knots(lanes, track)
     lanes[track + _CURSOR] = max(-1, min(lanes[track + _CURSOR], lanes[track + _COUNT] - 1))
 
 

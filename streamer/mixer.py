@@ -67,7 +67,7 @@ from streamer.kernels.atomics import (
     store,
     store_release,
 )
-from streamer.kernels.compiling import callback, compiled, inner
+from streamer.kernels.compiling import callback, compiled, inner, part
 from streamer.lanes import limits_of, new_lanes
 from streamer.meters import Meter, falls, measure, meter_of
 from streamer.models.errors import ControlError, DeviceError
@@ -104,7 +104,7 @@ VERSION, FRAME, HUSHED, NOW, LEVEL, LIMIT, MASTER_METER = range(24, 31)
 MIXER_WORDS = 32
 
 # Words of a plug.
-PLUG_MIXER, PULLED = 0, 1
+PLUG_MIXER, PULLED, UNTIMED = range(3)
 PLUG_WORDS = 8
 
 _FADED_OUT = 1  # the bit of COMMAND; above it a number that changes with every command
@@ -132,7 +132,7 @@ def _keeps(mixer: Words) -> tuple[float, float]:
     return numbers[PEAK_KEEPS], numbers[MEAN_KEEPS]
 
 
-@compiled
+@part
 def _change_decks(mixer: Words, agenda: Words) -> int:
     """Let decks come and go whose frame it is; the frame of the next."""
     frame = mixer[NOW]
@@ -171,7 +171,7 @@ def _fade(mixer: Words, bus: Floats, channels: int, opened: bool) -> None:
     mixer[LEVEL] = level
 
 
-@compiled
+@part
 def _finish(mixer: Words, lanes: Words, bus: Floats, opened: bool) -> None:
     """What becomes of the sum of all strips: volume, limiter, fade, meter. And the frames are done."""
     channels, frame, scratch = mixer[CHANNELS], mixer[NOW], _scratch_of(mixer)
@@ -185,7 +185,7 @@ def _finish(mixer: Words, lanes: Words, bus: Floats, opened: bool) -> None:
     mixer[NOW] = frame + volume.size
 
 
-@compiled
+@part
 def _note_places(mixer: Words) -> None:
     """Publish the frame and where the tapes are at it."""
     store_release(mixer, VERSION, mixer[VERSION] + 1)
@@ -195,8 +195,8 @@ def _note_places(mixer: Words) -> None:
     store_release(mixer, VERSION, mixer[VERSION] + 1)
 
 
-@compiled
-def render(mixer: Words, out: NDArray[np.float32]) -> None:
+@part
+def _render(mixer: Words, out: NDArray[np.float32]) -> None:
     """Plays on by as many frames as `out` holds; once it is faded out, by none, and `out` is silent.
 
     Args:
@@ -249,8 +249,9 @@ def _callback(source: Any, out: Any, frames: Any, clock: Any, flags: Any, addres
         block[:] = 0.0
     else:
         frame = mixer[NOW]
-        render(mixer, block)
-        keep_time(words_at(mixer[CLOCK_AT], CLOCK_WORDS), frame, np.int64(frames), np.int64(flags), began)
+        _render(mixer, block)
+        if plug[UNTIMED] == 0:
+            keep_time(words_at(mixer[CLOCK_AT], CLOCK_WORDS), frame, np.int64(frames), np.int64(flags), began)
     return 0  # paContinue
 
 
@@ -306,12 +307,17 @@ class Plug:
 
     A sound server that froze may call again long after another stream has taken over the mixer, which only
     one may play at a time. What the callback reads stays alive as long as the plug.
+
+    Args:
+        mixer: whose words the callback is led to.
+        timed: whether blocks are asked for by a device's clock.
     """
 
-    def __init__(self, mixer: Mixer) -> None:
+    def __init__(self, mixer: Mixer, timed: bool = True) -> None:
         self._mixer = mixer
         self._words = aligned_words(PLUG_WORDS)
         self._words[PLUG_MIXER] = mixer.words.ctypes.data
+        self._words[UNTIMED] = not timed
 
     @property
     def address(self) -> int:
@@ -377,7 +383,6 @@ class Mixer:
 
     def _warm(self) -> None:
         """Compile, or load from disk, all of it now: no stream, and no cue, ever waits for a compiler."""
-        compiled_callback()
         self.render(0)
         self.position_at(1, 0)
         self.counters()
@@ -498,8 +503,8 @@ class Mixer:
 
     def render(self, frames: int) -> NDArray[np.float32]:
         """Plays on without a device: float32 [frames, channels]. Only while no stream runs."""
-        out = np.empty((frames, self.channels), np.float32)
-        render(self.words, out.reshape(-1))
+        out, plug = np.empty((frames, self.channels), np.float32), Plug(self, timed=False)
+        compiled_callback().ctypes(None, out.ctypes.data, frames, None, 0, plug.address)
         return out
 
     def _strip(self, number: int) -> Words:

@@ -18,7 +18,7 @@ from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from streamer.kernels.atomics import address_to_pointer
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import inner, part
 from streamer.kernels.resample import (
     BANKS_PER_OCTAVE,
     FRACTION_BITS,
@@ -110,14 +110,14 @@ def bound(words: Words, frames: int, slowest: float, fastest: float) -> int:
     return int(words[POSITION] + (way >> FRACTION_BITS) + half + 2)
 
 
-@compiled
+@part
 def _filtered(words: Words, bank: int, position: int, fraction: int) -> Any:
     filters = carray(address_to_pointer(words[FILTERS]), words[FILTERS_SIZE], np.float32)
     start = words_at(words[TABLE], 2 * words[BANKS])[2 * bank + 1]
     return between(filters, start, _taps_of(words, bank), ring_of(tape_of(words)), position, fraction)
 
 
-@compiled
+@part
 def look(words: Words, position: int, fraction: int) -> Any:
     """The sound at a position and a fraction of a sample (2^-32), by the filters of the present speed."""
     at = fraction - words[DELAY]

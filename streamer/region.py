@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import inner, part
 from streamer.kernels.resample import FRACTION_BITS
 from streamer.reader import FASTEST, ONE_SAMPLE, POSITION, RATE, READER_WORDS, STEP, Words, look, tape_of
 from streamer.tape import CAPACITY
@@ -41,7 +41,7 @@ def rise(x: float) -> float:
     return float(np.sin(0.5 * np.pi * x)) if x < 1.0 else 1.0
 
 
-@compiled
+@part
 def _aim(words: Words, capacity: int, loop: float, scrub: float) -> None:
     """Set START and LENGTH to what the controls ask for, as far as the tape goes."""
     seam = words[SEAM]
@@ -91,7 +91,7 @@ def _read_one(words: Words, start: int, length: int, at: int) -> float:
     return value * fall(x) + float(look(words, position - length, fraction)) * rise(x)
 
 
-@compiled
+@part
 def read_region(words: Words, fade: int) -> float:
     """The sound of the region where it is."""
     value = _read_one(words, words[START], words[LENGTH], words[AT])

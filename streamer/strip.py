@@ -27,7 +27,7 @@ from streamer.deck import (
     play,
     release,
 )
-from streamer.kernels.compiling import compiled, inner
+from streamer.kernels.compiling import inner, part
 from streamer.lanes import steady_until, value
 from streamer.meters import is_at_rest, measure
 from streamer.reader import place_of, words_at
@@ -65,7 +65,7 @@ def lane(strip: int, name: str) -> int:
     return 0 if strip == 0 else 1 + (strip - 1) * len(STRIP_LANES) + STRIP_LANES.index(name)
 
 
-@compiled
+@part
 def fill(lanes: Words, number: int, frame: int, values: Floats) -> None:
     """A lane's values at this frame and the following ones."""
     steady = steady_until(lanes, number, frame) - frame
@@ -76,7 +76,7 @@ def fill(lanes: Words, number: int, frame: int, values: Floats) -> None:
         values[i] = value(lanes, number, frame + i)
 
 
-@compiled
+@part
 def change(strip: Words, address: int, frame: int, length: int) -> None:
     """Have the deck in play leave within `length` frames, and the one at `address` (0: none) come."""
     length = max(1, length)
@@ -131,7 +131,7 @@ def _pan(values: Floats, mono: Floats, bus: Floats, channels: int) -> None:
             bus[i * channels + channel] += mono[i] * (left if channel % 2 == 0 else right)
 
 
-@compiled
+@part
 def mix(
     strip: Words,
     number: int,

@@ -25,15 +25,17 @@ from streamer.controls import CONTROLS
 from streamer.cues import CueQueue
 from streamer.generator import (
     COUNTED,
+    FILL,
     FIRST_CODE,
+    FOR_EVER,
     LANES,
     NS_PER_SAMPLE,
     REWINDS,
+    TAKE_BACK,
     WORDS,
     Desk,
     aged_jitter,
     generate,
-    go_back,
 )
 from streamer.kernels import cache
 from streamer.kernels.atomics import aligned_words, clock_ns, load, store
@@ -252,7 +254,7 @@ class Voice:
         taken: list[int] = []
         while len(taken) < _TRIAL_RUNS or sum(taken) < 1e9 * seconds:
             began = clock_ns()
-            generate(stepper.weights, stepper.state, stepper.crew, desk, False)
+            generate(stepper.weights, stepper.state, stepper.crew, desk, FILL)
             taken.append(clock_ns() - began)
             store(tape.buffer, PLAY_HEAD, tape.write_head)
         stepper.close()
@@ -260,13 +262,12 @@ class Voice:
 
     def fill(self) -> None:
         """Take the cues and write until the lead is full. Not while the thread runs."""
-        generate(*self._model, self._desk, False)
+        generate(*self._model, self._desk, FILL)
 
     def warm(self) -> None:
         """Compile, or load from disk, all that `fill` and the thread run; writes nothing."""
         self.tape.attention = 1
         self.fill()
-        go_back(*self._model, self._desk, self.tape.write_head)
         self.tape.attention = 0
         cache.mark_compiled(f"voice-{self.checkpoint.spec.architecture}")
 
@@ -324,7 +325,7 @@ class Voice:
     def _run(self) -> None:
         self.scheduling = _ask_for_realtime()
         while not self._ending:
-            generate(*self._model, self._desk, True)
+            generate(*self._model, self._desk, FOR_EVER)
             self.tape.attention = int(self._ending)
             while not self._errands.empty():
                 self._errands.get()()
@@ -348,7 +349,8 @@ class Voice:
             raise StreamerError(f"{self.name} does not answer")
 
     def _snapshot(self, tail: float) -> Snapshot:
-        here = go_back(*self._model, self._desk, 0)
+        generate(*self._model, self._desk, TAKE_BACK)
+        here = self.tape.write_head
         first = max(self.tape.oldest, here - round(tail * self.tape.rate))
         return Snapshot(here, self._stepper.memory(), self.tape.read(first, here - first))
 
