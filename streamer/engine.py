@@ -506,9 +506,13 @@ class Engine:
         values = {**part.values, **{control: moment.values[control] for control in LANES}}
         start = beginnings.from_moment(moment)
         voice = self._new_voice(part, moment.model, checkpoint, start, values=values, number=moment.number)
-        score = self.stage.score
-        part.values |= values
-        self._swap(part, voice, FromBookmark(score.attach_moment(moment) if score else ""))
+        score, before_values = self.stage.score, part.values
+        part.values = values
+        try:
+            self._swap(part, voice, FromBookmark(score.attach_moment(moment) if score else ""))
+        except BaseException:
+            part.values = before_values
+            raise
         for control in ("model", *LANES):
             self._tell_changed(part.number, control, part.values[control])
 
