@@ -42,6 +42,8 @@ _INSTALL = {
 # PortAudio calls a stream's callback until the stream is closed, even if everybody has forgotten it: freeing
 # the tape before would be a crash.
 _open_streams: list[Any] = []
+# All streams of a sound server share one line to it: two that closed at once took each other's answers.
+_one_closes = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -291,10 +293,11 @@ def close_stream(stream: Any, timeout: float) -> bool:
     """Close a stream of `open_stream` in at most `timeout` seconds; False where PortAudio hangs."""
 
     def close() -> None:
-        if is_active(stream):
-            stream.stop()  # lets the faded end be heard
-        stream.close()
-        _open_streams.remove(stream)
+        with _one_closes:
+            if is_active(stream):
+                stream.stop()  # lets the faded end be heard
+            stream.close()
+            _open_streams.remove(stream)
 
     stream.closing = True
     closer = threading.Thread(target=close, name="streamer-closer", daemon=True)
