@@ -249,13 +249,21 @@ class Player:
         """Sets a control and returns the value that is confirmed, once it is."""
         address = f"/streamer/{control}"
         self.osc.send(address, value)
-        heard, arguments = self.osc.hear()
-        assert heard == address, arguments
-        return arguments[0]
+        return self.osc.expect(address)[0]
 
-    def status(self) -> dict[str, object]:
-        self.osc.send("/streamer/status")
-        words = self.osc.expect("/streamer/status.reply")
+    def order(self, address: str, *arguments: object) -> str:
+        """Asks for something slow, and waits for its end: why it failed, or nothing."""
+        self.osc.send(address, *arguments)
+        while True:
+            heard, words = self.osc.hear()
+            if heard in ("/streamer/done", "/streamer/fail") and words[0] == address:
+                return "" if heard == "/streamer/done" else str(words[1])
+
+    def status(self, voice: int | None = None) -> dict[str, object]:
+        """Of the whole, or of a voice."""
+        self.osc.send("/streamer/status", *([] if voice is None else [voice]))
+        of = "" if voice is None else f"voice/{voice}/"
+        words = self.osc.expect(f"/streamer/{of}status.reply")
         return dict(zip(map(str, words[::2]), words[1::2], strict=True))
 
     def _find_port(self) -> int:
