@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.kernels.dispatch import State, Weights, feed, push, reset
+from streamer.kernels.dispatch import State, Weights, feed, reset
 from streamer.kernels.packing import pad
 from streamer.kernels.products import Words
 from streamer.kernels.samplernn import SampleRnnState
@@ -54,13 +54,19 @@ def take(spec: Spec, state: State) -> Memory:
 
 def _kept(state: SampleRnnState, frame: int, layout: Layout) -> Memory:
     """What h and c were when the slowest tier's frame of this number began."""
-    kept = state.kept.reshape(-1, state.h.size + state.c.size)
-    parts = np.split(kept[frame % len(kept)], [state.h.size])
+    parts = np.split(_slot(state, frame), [state.h.size])
     return {
         name: part.reshape(*layout[name][1][:-1], -1)[..., : layout[name][1][-1]].copy()
         for name, part in zip("hc", parts, strict=True)
         if name in layout
     }
+
+
+def _slot(state: SampleRnnState, frame: int) -> NDArray[np.float32]:
+    """Where that is kept, h and c after each other: a view."""
+    kept = state.kept.reshape(-1, state.h.size + state.c.size)
+    slot: NDArray[np.float32] = kept[frame % len(kept)]
+    return slot
 
 
 def restore(
@@ -81,8 +87,10 @@ def restore(
         state.h[:] = pad(memory["h"]).ravel()
         state.c[:] = pad(memory["c"]).ravel() if "c" in memory else state.c
         known = int(spec.receptive_field)
-        for row in codes[:known]:
-            push(weights, state, row)
+        ring = state.codes.reshape(-1, voices)
+        ring[np.arange(state.position[0], state.position[0] + known) % len(ring)] = codes[:known]
+        state.position[0] += known
+        _slot(state, position // known)[:] = np.concatenate([state.h, state.c])
     sides = sides.reshape(len(codes), voices * spec.side)
     feed(weights, state, codes[known:].ravel(), sides[known:], crew)
     state.earliest[0] = position

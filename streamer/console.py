@@ -19,13 +19,16 @@ def say_aside(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def say_if_compiling(architecture: str) -> None:
-    """Say that an architecture's kernels will be compiled, where they have not been."""
+def say_if_compiling(architecture: str) -> bool:
+    """Say that an architecture's kernels will be compiled, where they have not been; whether to be kept."""
     from streamer.kernels import cache
 
-    if not cache.compiled_already(f"voice-{architecture}"):
-        often = "once" if cache.usable_folder() else "at every start, for nothing can be kept"
-        say(f"Compiling the {architecture} kernels for this machine; {often}, about 20 s ...")
+    if cache.compiled_already(f"voice-{architecture}"):
+        return False
+    kept = cache.usable_folder() is not None
+    often = "once" if kept else "at every start, for nothing can be kept"
+    say(f"Compiling the {architecture} kernels for this machine; {often}, about 20 s ...")
+    return kept
 
 
 @contextmanager

@@ -31,7 +31,9 @@ from streamer.play import Performance, Tell, stopped_by_signals
 from streamer.precision import hint
 from streamer.render import LONGEST_SECONDS, Progress, format_of, render, render_score
 from streamer.replay import Replay
+from streamer.threads import cores
 from streamer.view import SPECTRUM_SECONDS
+from streamer.warming import compile_together
 
 RENDERED_SECONDS = 20.0
 """Length of a file unless another is asked for; also of what is rendered where there is no sound device."""
@@ -153,10 +155,12 @@ def _engine(
     live: LiveInput | None,
 ) -> Engine:
     """An engine for a model and the controls that the options name, compiled and ready to start."""
-    say_if_compiling(checkpoint.spec.architecture)
+    compiling = say_if_compiling(checkpoint.spec.architecture)
     asked = {row.name: getattr(options, row.name, None) for row in CONTROLS if row.type in ("float", "int")}
     values: dict[str, Value] = {key: value for key, value in asked.items() if value is not None}
     with ended_by_ctrl_c():
+        if compiling and cores() > 1:
+            compile_together(options.model)
         return Engine(
             name,
             checkpoint,
