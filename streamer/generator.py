@@ -36,7 +36,7 @@ EASE = 3
 else have real-time threads take all of the processor's time to write what is taken back again."""
 WINDOW = 1024
 """Samples in which codes are counted, for the penalty on repetition."""
-_HALF_LIFE_NS = 1e10
+_HALF_LIFE_NS = 3e9
 
 TEMPERATURE, TOP_K, TOP_P, TYPICAL_P, REPETITION, CENTRE, SEED = range(7)
 LANES = {
@@ -231,7 +231,7 @@ def _account(desk: Any, elapsed_ns: int, count: int) -> None:
 
 @compiled
 def aged_jitter(words: NDArray[np.int64], now_ns: int) -> float:
-    """How much (ns) later than meant it looked at the cues at most, lately: halved every ten seconds."""
+    """How much (ns) later than meant it looked at the cues at most, lately: halved every three seconds."""
     age = max(0, now_ns - load_acquire(words, JITTER_AT))
     return float(load_acquire(words.view(np.float64), JITTER_NS) * 2.0 ** (-age / _HALF_LIFE_NS))
 

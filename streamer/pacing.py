@@ -12,7 +12,7 @@ from dataclasses import dataclass
 FADE_SECONDS = 0.0025
 """Of sound that must be left when the device comes, or the play head begins to fade out."""
 _LEAST_SECONDS = 0.0005  # for a generator that has never been late
-_LATENESS = 1.5  # times what was seen
+_LATENESS = 1.25  # times what was seen
 _FIRST_GROWTH = 0.002
 _FORGOTTEN = 0.02  # of the growth after dropouts, each second
 
