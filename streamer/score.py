@@ -348,6 +348,7 @@ class ScoreWriter:
     def __init__(self, path: Path, header: Header, tell: Callable[[str], None]) -> None:
         self._path, self._tell = path, tell
         with blaming(path, "written", StreamerError):
+            require(not path.exists(), "it is there already: name another, or move it away")
             self._file = path.open("xb")
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(MAX_WAITING)
         self._lock = threading.Lock()

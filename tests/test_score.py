@@ -166,7 +166,7 @@ def test_it_leads_to_nothing_elsewhere(file: str, tmp_path: Path) -> None:
 
 def test_no_performance_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "score").write_text("of yesterday")
-    with pytest.raises(StreamerError, match="File exists"):
+    with pytest.raises(StreamerError, match="is there already: name another"):
         ScoreWriter(tmp_path / "score", HEADER, silent)
     with pytest.raises(StreamerError, match="No such file"):
         ScoreWriter(tmp_path / "nowhere" / "score", HEADER, silent)
