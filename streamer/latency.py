@@ -175,7 +175,7 @@ def _play(engine: Engine, port: int, cues: int) -> tuple[list[float], int, NDArr
             time.sleep(rng.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE))
             # A wait until the lead is whole again: a cue that finds it short would have it easy.
             _wait(lambda: voice.tape.lead >= 0.9 * voice.tape.target)
-            asked = _send(sender, voice, write_message("/streamer/voice/1/seed", cue + 1))
+            asked = _send(sender, voice, _packet(cue))
             _wait(lambda: voice.tape.play_head > asked.first + len(asked.ahead))  # noqa: B023
             answer = _answer(engine, voice, asked)
             recorder.read()
@@ -186,6 +186,13 @@ def _play(engine: Engine, port: int, cues: int) -> tuple[list[float], int, NDArr
         assert sender.stdin is not None
         sender.stdin.close()
     return answers, unheard, recorder.heard()
+
+
+def _packet(cue: int) -> bytes:
+    """A cue that is heard at once, even in silence, where other random numbers alone change no sample."""
+    storm = cue % 2 == 0
+    values = {"seed": cue + 1, "repetition": 20.0 if storm else 0.0, "temperature": 2.0 if storm else 1.0}
+    return write_message("/streamer/voice/1/set", *(word for pair in values.items() for word in pair))
 
 
 class _Recorder:

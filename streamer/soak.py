@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streamer import audio
 from streamer.engine import Engine
 from streamer.latency import Only, open_measured
@@ -59,7 +62,7 @@ class Soak:
         seconds: of the storm.
         idle_underruns, underruns: without cues, and with them; of all voices together.
         idle_seconds: how long there were no cues.
-        device_underflows: that the device reported in all.
+        idle_device_underflows, device_underflows: blocks that the device says came too late.
         sent, lost: packets, and those that never came, as far as the system tells.
         refused: cues without room in their lane.
         least_buffer_ms: the shortest lead that was seen.
@@ -74,6 +77,7 @@ class Soak:
     idle_seconds: float
     idle_underruns: int
     underruns: int
+    idle_device_underflows: int
     device_underflows: int
     sent: int
     lost: int
@@ -97,9 +101,9 @@ def measure(name: str, device: audio.Device, block: int, seconds: float, voices:
         output.start()
         try:
             _bring_in(engine, models.name, voices)
-            before = int(engine.status()["underruns"])
+            before = _dropouts(engine)
             time.sleep(min(seconds, _IDLE_SECONDS))
-            idle = int(engine.status()["underruns"]) - before
+            idle = _dropouts(engine) - before
             with _busy():
                 return _storm(engine, server, seconds, idle)
         finally:
@@ -138,10 +142,16 @@ def _busy() -> Iterator[None]:
     thread.join()
 
 
-def _storm(engine: Engine, server: OscServer, seconds: float, idle: int) -> Soak:
+def _dropouts(engine: Engine) -> NDArray[np.int64]:
+    """Underruns of the voices, and of the device, so far."""
+    status = engine.status()
+    return np.array([status["underruns"], status["device_underflows"]], np.int64)
+
+
+def _storm(engine: Engine, server: OscServer, seconds: float, idle: NDArray[np.int64]) -> Soak:
     voices = len(engine.voices())
     command = [sys.executable, "-c", _SENDER, str(server.port), str(seconds), str(voices)]
-    before = int(engine.status()["underruns"])
+    before = _dropouts(engine)
     memory_before, least = _memory_mb(), float(engine.status()["buffer_ms"])
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sender:
         while sender.poll() is None:
@@ -149,15 +159,16 @@ def _storm(engine: Engine, server: OscServer, seconds: float, idle: int) -> Soak
             least = min(least, float(engine.status()["buffer_ms"]))
         assert sender.stdout is not None
         sent = int(sender.stdout.read())
-    status = engine.status()
+    status, during = engine.status(), _dropouts(engine) - before
     return Soak(
         model=engine.voice(1).name,
         voices=voices,
         seconds=seconds,
         idle_seconds=min(seconds, _IDLE_SECONDS),
-        idle_underruns=idle,
-        underruns=int(status["underruns"]) - before,
-        device_underflows=int(status["device_underflows"]),
+        idle_underruns=int(idle[0]),
+        underruns=int(during[0]),
+        idle_device_underflows=int(idle[1]),
+        device_underflows=int(during[1]),
         sent=sent,
         lost=server.lost,
         refused=int(status["refused"]),
