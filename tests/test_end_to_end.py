@@ -554,7 +554,7 @@ def test_what_cannot_be_played_is_one_line_and_exit_code_2(stage: Stage) -> None
             ([str(stage.models / "none.safetensors")], "no such file"),
             (["wave", "--rate", "12345"], "16000 Hz"),
             (["wave", "--input", "theremin"], "input"),
-            (["wave", "--score", str(stage.models / "wave.safetensors")], "exists"),
+            (["wave", "--score", str(stage.models / "wave.safetensors")], "is there already"),
         ):
             complaint = stage.fail(*arguments)
             assert complaint.startswith("streamer: ")
