@@ -76,7 +76,6 @@ class Desk(NamedTuple):
     """Tells voices of one seed apart, and takes of one voice."""
     rate: int
     """Hz"""
-    side: NDArray[np.float32]
     code: NDArray[np.int64]
     """(1,): the code on its way to the model."""
     scratch: NDArray[np.float32]
@@ -178,7 +177,7 @@ def _write(weights: Any, state: Any, crew: Any, desk: Any, count: int) -> None:
     first = load_acquire(desk.tape, WRITE_HEAD)
     last = ring[(first - 1) & (ring.size - 1)]
     for position in range(first, first + count):
-        advance(weights, state, desk.side, crew)
+        advance(weights, state, crew)
         code = _draw(state.logits, desk, position)
         desk.code[0] = code
         push(weights, state, desk.code)
