@@ -115,8 +115,8 @@ class Recipe:
                 f"sample_rate is {self.sample_rate!r} Hz: it must be a whole number, {low} to {high}"
             )
         Quantiser(levels=spec.levels, preemphasis=self.preemphasis)
-        if spec.side or (isinstance(spec, WaveNetSpec) and spec.condition):
-            raise SpecError("a corpus has no side or condition input to train on: leave side and condition 0")
+        if isinstance(spec, WaveNetSpec) and spec.condition:
+            raise SpecError("a corpus has no condition to train on: leave it 0")
         if isinstance(spec, SampleRnnSpec) and length % spec.frames[0]:
             raise SpecError(
                 f"length is {length}: it must be a multiple of the slowest frame, {spec.frames[0]}"
@@ -210,10 +210,12 @@ class Streams:
     from_silence: float
     silence: int
     positions: Tensor
+    foretold: Tensor
+    """What the model's predictor forecasts before each code (T, FORECAST); without one, (T, 0)."""
     state: State | None = None
 
-    def next(self, model: Model) -> Tensor:
-        """Codes (B, context + length) of the next step."""
+    def next(self, model: Model) -> tuple[Tensor, Tensor]:
+        """Codes (B, context + length) of the next step, and the forecasts of each."""
         last = len(self.codes) - self.context - self.length
         silent = torch.rand(self.positions.shape, generator=self.generator) < self.from_silence
         drawn = torch.randint(0, last + 1, self.positions.shape, generator=self.generator)
@@ -225,10 +227,12 @@ class Streams:
         else:
             self.positions = drawn
         window = torch.arange(self.context + self.length)
-        batch = self.codes[self.positions[:, None] + window]
+        batch, foretold = (part[self.positions[:, None] + window] for part in (self.codes, self.foretold))
         batch[silent, : self.context] = self.silence
+        for row in silent.nonzero().flatten():
+            foretold[row] = forecasts_of(model.spec, batch[row])
         self.positions = self.positions + self.length
-        return batch
+        return batch, foretold
 
     def _rest(self, model: SampleRnn, fresh: Tensor) -> None:
         rest = model.initial_state(len(fresh))
@@ -241,18 +245,35 @@ class Streams:
         ]
 
 
+def forecasts_of(spec: Spec, codes: Tensor) -> Tensor:
+    """What the spec's predictor forecasts before each of codes (T,), from rest: (T, FORECAST), or (T, 0)."""
+    if spec.predictor is None:
+        return torch.zeros(len(codes), 0)
+    from streamer.kernels.predictor import forecasts  # what runs live: models learn from the very numbers
+
+    return torch.from_numpy(forecasts(spec.predictor, spec.levels, codes.numpy()))
+
+
 def loss_of(
-    model: Model, codes: Tensor, state: State | None, dtype: torch.dtype | None
+    model: Model, codes: Tensor, foretold: Tensor, state: State | None, dtype: torch.dtype | None
 ) -> tuple[Tensor, State | None]:
-    """Mean cross-entropy (nats) of codes (B, context + T) after their context, and the state at their end."""
+    """Mean cross-entropy (nats) of codes (B, context + T) after their context, and the state at their end.
+
+    foretold: of each code, by `forecasts_of`.
+    """
     device = next(model.parameters()).device
-    codes = codes.to(device)
+    codes, spec = codes.to(device), model.spec
+    forecasts = foretold.to(device) if spec.predictor else None
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         if isinstance(model, SampleRnn):
-            logits, state = model(codes, state)
+            logits, state = model(
+                codes, state, None if forecasts is None else forecasts[:, spec.receptive_field :]
+            )
             state = [[layer.detach() for layer in tier] for tier in state]
         else:
-            logits = model(codes[:, :-1], from_rest=False)
+            logits = model(
+                codes[:, :-1], None, None if forecasts is None else forecasts[:, 1:], from_rest=False
+            )
     targets = codes[:, -logits.shape[1] :]
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), state
 
@@ -260,10 +281,11 @@ def loss_of(
 @torch.no_grad()
 def held_out_bits(model: Model, codes: Tensor, length: int) -> float:
     """Bits per sample of codes (T,) as one stream in full precision, from rest and the first context on."""
-    context = model.spec.receptive_field
+    context, foretold = model.spec.receptive_field, forecasts_of(model.spec, codes)
     total, count, state = 0.0, 0, None
     for start in range(0, len(codes) - context - length + 1, length):
-        loss, state = loss_of(model, codes[None, start : start + context + length], state, None)
+        part = slice(start, start + context + length)
+        loss, state = loss_of(model, codes[None, part], foretold[None, part], state, None)
         total, count = total + loss.item(), count + 1
     return total / max(count, 1) / math.log(2)
 
@@ -296,6 +318,7 @@ def start(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
         plan.from_silence,
         spec.levels // 2,  # the mu-law that we train on has its silence there, as a SampleRNN has its rest
         torch.full((plan.batch,), len(corpus.training)),
+        forecasts_of(spec, torch.from_numpy(corpus.training)),
     )
     return Run(model, average, optimiser, streams)
 
@@ -327,8 +350,8 @@ def one_step(run: Run, plan: Plan, dtype: torch.dtype | None) -> Tensor:
     """Train on one batch and return its loss (nats)."""
     for group in run.optimiser.param_groups:
         group["lr"] = rate_at(plan, run.step)
-    codes = run.streams.next(run.model)
-    loss, run.streams.state = loss_of(run.model, codes, run.streams.state, dtype)
+    codes, foretold = run.streams.next(run.model)
+    loss, run.streams.state = loss_of(run.model, codes, foretold, run.streams.state, dtype)
     run.optimiser.zero_grad()
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), plan.clip)

@@ -97,7 +97,6 @@ class Desk(NamedTuple):
     """Tells voices of one seed apart, and takes of one voice."""
     rate: int
     """Hz"""
-    side: NDArray[np.float32]
     code: NDArray[np.int64]
     """(1,): the code on its way to the model."""
     scratch: NDArray[np.float32]
@@ -209,7 +208,7 @@ def _stand_at(weights: Any, state: Any, crew: Any, desk: Any, before: int, here:
     if min(before, here) + offset < state.position[0]:
         rewind(weights, state, min(before, here) + offset, crew)
     for position in range(before, here):
-        advance(weights, state, desk.side, crew)
+        advance(weights, state, crew)
         desk.code[0] = desk.codes[position & (desk.codes.size - 1)]
         push(weights, state, desk.code)
 
@@ -262,7 +261,7 @@ def _write(weights: Any, state: Any, crew: Any, desk: Any, count: int) -> None:
 @part
 def _next_sample(weights: Any, state: Any, crew: Any, desk: Any, position: int, last: Any) -> Any:
     """The sample of a position, after the last one; its code is kept."""
-    advance(weights, state, desk.side, crew)
+    advance(weights, state, crew)
     code = _draw(state.logits, desk, position)
     desk.code[0] = code
     push(weights, state, desk.code)

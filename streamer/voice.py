@@ -182,7 +182,6 @@ class Voice:
             preemphasis=np.float32(quantiser.preemphasis),
             key=number + (start.take << 8),
             rate=rate,
-            side=np.zeros(checkpoint.spec.side, np.float32),
             code=np.zeros(1, np.int64),
             scratch=new_scratch(checkpoint.spec.levels),
         )
@@ -388,8 +387,6 @@ class Voice:
 def new_stepper(name: str, checkpoint: Checkpoint, precision: str, slack: int = 0) -> Stepper:
     """A model at rest, as voices play it; raise `StreamerError` for one that none can play."""
     spec = checkpoint.spec
-    if spec.side:
-        raise StreamerError(f"{name}: it needs an input from past samples that this version cannot compute")
     return Stepper(spec, checkpoint.tensors, _condition(spec), precision=precision, slack=slack)
 
 

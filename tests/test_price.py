@@ -19,9 +19,9 @@ from streamer.cli import main
 from streamer.kernels.precision import PRECISIONS, resolve
 from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, PrecisionBits
-from streamer.models.errors import CorpusError, StreamerError
+from streamer.models.errors import CorpusError
 from streamer.models.samplernn import SampleRnn
-from streamer.models.specs import SampleRnnSpec, WaveNetSpec
+from streamer.models.specs import WaveNetSpec
 from streamer.models.wavenet import WaveNet
 
 RATE = 16_000
@@ -129,13 +129,6 @@ def test_too_little_audio_is_refused(path: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(RATE // 2), RATE)
     with pytest.raises(CorpusError, match=r"0\.50 s of audio: at least 1\.0\d are needed"):
         price.held_out([tmp_path / "short.wav"], checkpoint.load(path), silent)
-
-
-def test_a_model_that_cannot_be_played_has_no_price(tmp_path: Path) -> None:
-    spec = SampleRnnSpec((2,), dim=2, rnn_layers=1, embedding=2, side=1)
-    model = save_model(tmp_path / "side.safetensors", spec)
-    with pytest.raises(StreamerError, match="side: it needs an input from past samples"):
-        price.measure("side", model, np.zeros(99, np.int64), silent)
 
 
 # --- the command --------------------------------------------------------------------------------------------

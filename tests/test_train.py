@@ -25,7 +25,7 @@ from streamer.models.corpus import Corpus, quantise, read_folder
 from streamer.models.errors import CorpusError, SpecError, StreamerError
 from streamer.models.quantisers import Quantiser
 from streamer.models.samplernn import SampleRnn
-from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 from streamer.models.train import Plan, Progress, Recipe, Streams
 from streamer.models.wavenet import WaveNet
 
@@ -38,7 +38,11 @@ LSTM = SampleRnnSpec(
 )
 PLAN = Plan(steps=60, batch=4, length=64, learning_rate=1e-2, warmup=5, evaluate_every=20)
 BOTH = pytest.mark.parametrize("spec", [WAVENET, SAMPLERNN], ids=lambda spec: spec.architecture)
-ALL = pytest.mark.parametrize("spec", [WAVENET, SAMPLERNN, LSTM], ids=["wavenet", "gru", "lstm"])
+PREDICTOR = PredictorSpec(order=8, window=64, hop=16)
+PREDICTED = [replace(spec, predictor=PREDICTOR) for spec in (WAVENET, SAMPLERNN)]
+ALL = pytest.mark.parametrize(
+    "spec", [WAVENET, SAMPLERNN, LSTM, *PREDICTED], ids=["wavenet", "gru", "lstm", "wavenet-lp", "gru-lp"]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -355,7 +359,9 @@ def walk(model: WaveNet | SampleRnn, batch: int, codes: int, from_silence: float
     """Streams of 16 samples over codes that are their own positions, as they stand at step 0."""
     generator, context = torch.Generator().manual_seed(0), model.spec.receptive_field
     places = torch.full((batch,), codes)
-    return Streams(torch.arange(codes), generator, context, 16, from_silence, SILENCE, places)
+    return Streams(
+        torch.arange(codes), generator, context, 16, from_silence, SILENCE, places, torch.zeros(codes, 0)
+    )
 
 
 def starts_of(batch: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -376,7 +382,7 @@ def test_samplernns_sequences_walk_on_and_start_from_rest_at_the_corpuss_end() -
     streams = walk(model, batch=5, codes=100)
     before, restarts = torch.full((5,), 100), 0
     for _ in range(20):
-        starts, silent = starts_of(streams.next(model), context=8)
+        starts, silent = starts_of(streams.next(model)[0], context=8)
         ended = before + 16 > 100 - 24
         assert torch.equal(silent, ended)
         assert torch.equal(starts[~ended], before[~ended] + 16)
@@ -395,7 +401,7 @@ def test_some_of_samplernns_sequences_start_from_rest_before_the_end() -> None:
     streams.next(model)
     assert streams.state is not None
     streams.state = [[torch.ones(200, 24) for _ in layers] for layers in streams.state]
-    _, silent = starts_of(streams.next(model), context=8)
+    _, silent = starts_of(streams.next(model)[0], context=8)
     assert 30 < int(silent.sum()) < 70
     assert torch.equal(
         streams.state[1][0], torch.where(silent[:, None], torch.zeros(()), torch.ones(200, 24))
@@ -415,7 +421,7 @@ def test_samplernn_restarts_from_its_learned_state() -> None:
 def test_wavenets_sequences_are_drawn_anew_over_the_whole_corpus() -> None:
     model = WaveNet(replace(WAVENET, levels=256))
     streams = walk(model, batch=8, codes=40)
-    drawn = [starts_of(streams.next(model), context=16) for _ in range(30)]
+    drawn = [starts_of(streams.next(model)[0], context=16) for _ in range(30)]
     assert set(torch.cat([starts for starts, _ in drawn]).tolist()) == set(range(40 - 16 - 16 + 1))
     assert not any(silent.any() for _, silent in drawn)
     assert streams.state is None
@@ -423,7 +429,7 @@ def test_wavenets_sequences_are_drawn_anew_over_the_whole_corpus() -> None:
 
 def test_some_of_wavenets_sequences_start_out_of_silence() -> None:
     model = WaveNet(replace(WAVENET, levels=256))
-    _, silent = starts_of(walk(model, batch=200, codes=1000, from_silence=0.25).next(model), context=16)
+    _, silent = starts_of(walk(model, batch=200, codes=1000, from_silence=0.25).next(model)[0], context=16)
     assert 30 < int(silent.sum()) < 70
 
 
@@ -544,7 +550,7 @@ WRONG = [
     ("dim = 16", "dim = 0", "dim is 0"),
     ("dim = 16", "", "the spec is incomplete: .*'dim'"),
     ("levels = 32", "levels = 1", "levels is 1"),
-    ("levels = 32", "side = 4", "no side or condition input"),
+    ("levels = 32", "side = 4", "unknown fields: 'side'"),
     ("[corpus]", "[corpus", "not a TOML file"),
 ]
 
@@ -563,7 +569,7 @@ def test_what_is_wrong_in_a_recipe_is_said_in_one_line(
 
 
 def test_a_conditioned_wavenet_cannot_be_trained_on_a_corpus() -> None:
-    with pytest.raises(SpecError, match="no side or condition input"):
+    with pytest.raises(SpecError, match="no condition"):
         recipe(replace(WAVENET, condition=4, condition_ids=2))
 
 

@@ -18,7 +18,7 @@ from streamer.kernels.stepper import Stepper
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import WaveNetSpec
 from streamer.voice import HISTORY, Start, Voice
 
 Floats = NDArray[np.float32]
@@ -279,21 +279,6 @@ def test_lead_and_margin_can_be_changed(models: dict[str, Checkpoint]) -> None:
 
 
 # --- what cannot be a voice ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        WaveNetSpec((1,), residual=2, gate=2, skip=2, output=2, side=1),
-        SampleRnnSpec((2,), dim=2, rnn_layers=1, embedding=2, side=1),
-    ],
-)
-def test_an_input_that_cannot_be_computed_live_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, spec: Spec
-) -> None:
-    model = save_model(tmp_path_factory.mktemp("model") / "side.safetensors", spec)
-    with pytest.raises(StreamerError, match="an input from past samples"):
-        new_voice(model, SECONDS)
 
 
 @pytest.mark.parametrize("lead", [0.0, 0.009, HISTORY + 1, float("inf"), float("nan")])
