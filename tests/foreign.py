@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from streamer.models.importing.archive import Archive, read
+from streamer.models.importing.crc32c import masked_crc32c
+from streamer.models.importing.tables import MAGIC
 from streamer.models.importing.torch_files import STREAM_START
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -132,3 +134,52 @@ def vanishing_module(path: Path, source: str) -> Iterator[types.ModuleType]:
     finally:
         del sys.modules[path.stem]
         path.unlink()
+
+
+# --- TensorFlow's tables ------------------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    """An unsigned number, seven bits a byte."""
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def proto(number: int, value: int | bytes) -> bytes:
+    """A field of a message: a varint, or bytes with their length."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value & 0xFFFFFFFFFFFFFFFF)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def block(entries: list[tuple[bytes, bytes]], compression: int = 0) -> bytes:
+    """A block of a table with its compression and checksum."""
+    body = b"".join(b"\0" + varint(len(k)) + varint(len(v)) + k + v for k, v in entries)
+    content = body + struct.pack("<II", 0, 1) + bytes([compression])
+    return content + struct.pack("<I", masked_crc32c(content))
+
+
+def table(entries: list[tuple[bytes, bytes]], compression: int = 0, copies: int = 1) -> bytes:
+    """A table of one block of entries; copies: how often its index points to that."""
+    data, nothing = block(entries, compression), block([])
+    handle = varint(0) + varint(len(data) - 5)
+    index = block([(b"%08d" % copy, handle) for copy in range(copies)])
+    footer = varint(len(data)) + varint(len(nothing) - 5)
+    footer += varint(len(data) + len(nothing)) + varint(len(index) - 5)
+    return data + nothing + index + footer.ljust(40, b"\0") + MAGIC
+
+
+def bundle_entry(shape: tuple[int, ...], size: int, kind: int = 1, shard: int = 0, offset: int = 0) -> bytes:
+    """A BundleEntryProto without a checksum."""
+    sizes = b"".join(proto(2, proto(1, dimension)) for dimension in shape)
+    fields = {1: kind, 2: sizes, 3: shard, 4: offset, 5: size}
+    return b"".join(proto(number, value) for number, value in fields.items())
+
+
+def write_bundle(
+    prefix: Path, entries: list[tuple[bytes, bytes]], data: bytes = bytes(64), **how: int
+) -> Path:
+    """Write a bundle of one data file."""
+    Path(f"{prefix}.index").write_bytes(table([(b"", proto(1, 1)), *entries], **how))
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(data)
+    return prefix
