@@ -14,17 +14,36 @@ is taken, and checksums are verified where the form has them. A file that fails 
 line.
 """
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
-from streamer.models.errors import CheckpointError
+from streamer.models.container import MAX_FILE_BYTES, blaming, open_file, require
+from streamer.models.errors import CheckpointError, StreamerError
+from streamer.models.importing.flattening import Contents
+from streamer.models.importing.leaves import Leaf
+from streamer.models.importing.numpy_pickles import read_numpy_pickle
+from streamer.models.importing.tables import is_table
+from streamer.models.importing.tensorflow_bundle import prefix_of, read_bundle
+from streamer.models.importing.tensorflow_v1 import is_v1, read_v1
+from streamer.models.importing.torch_files import STREAM_START, ZIP_START, read_stream, read_zip
 
 Form: TypeAlias = Literal["tensorflow-bundle", "tensorflow-v1", "torch", "theano-pickle"]
 Shape: TypeAlias = tuple[int, ...]
+
+_KNOWN = (
+    "a TensorFlow checkpoint (PREFIX.index and PREFIX.data-00000-of-00001, or one file before 0.12), a file "
+    "of torch.save, or a pickle of numpy arrays"
+)
+_POINTER = b"model_checkpoint_path"
+_IS_POINTER = "this only says which checkpoint is the latest: give the prefix that stands in it"
+_PICKLE_START = re.compile(rb"\x80[\x01-\x05]|\([dlci]|[}\]]|c[\w.]+\n[\w.]+\n")
+_START_BYTES = 512
 
 
 class Tensors(Mapping[str, "NDArray[Any]"]):
@@ -80,13 +99,92 @@ def read(path: Path) -> Archive:
 
     Raises `CheckpointError` of one line if it is missing, damaged, hostile or of no form known here.
     """
-    raise CheckpointError(f"{str(path)!r}: not a form that can be read yet")
+    with blaming(path, "read", CheckpointError):
+        return _read_bundle(prefix_of(path)) if _is_bundle(path) else _read_file(path)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return what in this folder looks like a checkpoint, as `read` takes it, newest last.
 
     The order is that of the numbers in the names, for each of these programs counts its steps there; a file's
-    date is lost when it is copied.
+    date is lost when it is copied. Raises `CheckpointError` if there is no such folder.
     """
-    return []
+    with blaming(folder, "read", CheckpointError):
+        found = {prefix_of(path) if _is_part(path) else path for path in folder.iterdir() if _may_be(path)}
+        return sorted(found, key=_age)
+
+
+def _age(path: Path) -> list[tuple[int, str]]:
+    """Sort texts as texts and the numbers in them as numbers."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+def _is_part(path: Path) -> bool:
+    return prefix_of(path) != path
+
+
+def _may_be(path: Path) -> bool:
+    """Whether a file is named as a part of a bundle, or begins or ends as another checkpoint does."""
+    if _is_part(path) or not path.is_file():
+        return _is_part(path)
+    with open_file(path, "it was there before") as file:
+        return _reader(file) is not None
+
+
+def _is_bundle(path: Path) -> bool:
+    return _is_part(path) or (path.with_name(f"{path.name}.index").exists() and not path.exists())
+
+
+def _read_bundle(prefix: Path) -> Archive:
+    leaves, others = read_bundle(prefix)
+    return Archive(prefix, "tensorflow-bundle", _tensors(prefix, leaves), unread=others)
+
+
+def _read_file(path: Path) -> Archive:
+    with open_file(path, f"give {_KNOWN}") as file:
+        size = os.fstat(file.fileno()).st_size
+        require(size <= MAX_FILE_BYTES, f"it has {size} bytes: at most {MAX_FILE_BYTES} can be read")
+        reader = _reader(file)
+        if reader is None:
+            pointer = file.read(len(_POINTER)) == _POINTER
+            raise StreamerError(_IS_POINTER if pointer else f"it is none that can be read: give {_KNOWN}")
+        return reader(file, path)
+
+
+def _reader(file: BinaryIO) -> Callable[[BinaryIO, Path], Archive] | None:
+    """Return what reads a file that begins or ends like this one; the file stands at its begin again."""
+    start = file.read(_START_BYTES)
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _START_BYTES))
+    ending = file.read()
+    file.seek(0)
+    if is_table(ending):
+        return _read_table
+    if start.startswith(ZIP_START) and b"/data.pkl" in start:  # its first member; numpy writes zips, too
+        return lambda file, path: _unpickled(path, "torch", read_zip(file, path), file)
+    if start.startswith(STREAM_START):
+        return lambda file, path: _unpickled(path, "torch", read_stream(file, path), file)
+    if _PICKLE_START.match(start):
+        return lambda file, path: _unpickled(path, "theano-pickle", read_numpy_pickle(file), file)
+    return None
+
+
+def _read_table(file: BinaryIO, path: Path) -> Archive:
+    table = memoryview(file.read())
+    require(is_v1(table), "it is the index of a TensorFlow checkpoint, whose name must end in .index")
+    leaves, others = read_v1(table)
+    return Archive(path, "tensorflow-v1", _tensors(path, leaves), unread=others)
+
+
+def _unpickled(path: Path, form: Form, value: object, file: BinaryIO) -> Archive:
+    contents = Contents(os.fstat(file.fileno()).st_size)
+    contents.visit(value)
+    return Archive(path, form, _tensors(path, contents.tensors), contents.attributes, contents.modules)
+
+
+def _tensors(path: Path, leaves: Mapping[str, Leaf]) -> Tensors:
+    def load(name: str) -> NDArray[Any]:
+        with blaming(path, "read", CheckpointError):
+            return leaves[name].load()
+
+    return Tensors({name: leaf.shape for name, leaf in leaves.items()}, load)
