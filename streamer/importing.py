@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from streamer.console import ended_by_ctrl_c, say, say_if_compiling
 from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint
@@ -30,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         defaults=options.defaults,
         newest=options.newest,
     )
-    model = _model(imported)
+    model = imported.model()
     for line in described(imported):
         say(line)
     if out is None:
@@ -53,13 +51,6 @@ def _target(out: Path | None, source: Path) -> Path:
     if out.resolve() == source.resolve():
         raise StreamerError(f"{out}: is the source itself; give the model another name")
     return out
-
-
-def _model(imported: Imported) -> Checkpoint:
-    """The model as it would be loaded, but for the hash, which is its file's."""
-    tensors = {name: np.ascontiguousarray(imported.tensors[name]) for name in imported.spec.tensors()}
-    parts = imported.spec, imported.quantiser, imported.sample_rate, 1, imported.provenance, ""
-    return Checkpoint(*parts, tensors=tensors)
 
 
 def _save(out: Path, model: Checkpoint) -> None:

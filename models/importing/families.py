@@ -42,7 +42,7 @@ def recognise(names: Iterable[str], chosen: str | None) -> tuple[Family, str]:
         prefix = _prefix(family, there)
         if prefix is not None:
             return family, prefix
-    looked = "; ".join(f"{family.name}: {family.marks[0]}" for family in candidates)
+    looked = "; ".join(f"{family.name}: {family.marks[0]}" for family in candidates if family != DADABOTS)
     raise CheckpointError(f"no known program wrote its {len(there)} tensors; looked for {looked}")
 
 

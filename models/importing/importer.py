@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from streamer.models.checkpoint import Provenance, Tensors
+from streamer.models.checkpoint import Checkpoint, Provenance, Tensors
 from streamer.models.container import open_file, require
 from streamer.models.errors import CheckpointError, SpecError, StreamerError
 from streamer.models.folders import files_in
@@ -43,6 +43,15 @@ class Imported:
     used: tuple[str, ...]
     unused: Mapping[str, str]
     """Why each tensor that was not used plays no part."""
+
+    def model(self) -> Checkpoint:
+        """The model as it would be loaded, but for the hash, which belongs to a file.
+
+        Raises `CheckpointError` for what no file could hold, such as a rate out of range.
+        """
+        tensors = {name: np.ascontiguousarray(self.tensors[name]) for name in self.spec.tensors()}
+        header = self.spec, self.quantiser, self.sample_rate, 1, self.provenance, ""
+        return Checkpoint(*header, tensors=tensors)
 
 
 def understand(
@@ -101,7 +110,10 @@ def understand(
         provenance=_provenance(archive, chosen),
         told=told,
         used=weights.used,
-        unused={**weights.unused, **{name: f"holds {what}" for name, what in archive.unread.items()}},
+        unused={
+            **weights.unused,
+            **{name: f"holds no numbers but {what}" for name, what in archive.unread.items()},
+        },
     )
 
 

@@ -136,6 +136,11 @@ def settle(
         "rate": (given.rate, said.rate, None, usual.rate),
         "quantiser": (given.quantiser, said.quantiser, sole, usual.quantiser),
     }
+    if said.dilations is not None and len(said.dilations) != layers:
+        raise CheckpointError(
+            f"{source} says {len(said.dilations)} dilations, it has {layers} layers: it is another model's, "
+            "give the right one with --config"
+        )
     if layers:
         asked = None if given.dilations is None else repeated(given.dilations, layers)
         rows["dilations"] = (asked, said.dilations, None, usual.dilations)

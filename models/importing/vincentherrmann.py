@@ -45,6 +45,7 @@ def convert(weights: Weights, settings: Settings) -> Model:
     }
     if biased:
         tensors["input_bias"] = weights.take("start_conv.bias", residual)
+    weights.leave(r"dilated_queues\..*", "holds what a generation left behind")
     leave_last_residual(weights, rf"residual_convs\.{spec.layers - 1}\..*")
     return spec, tensors
 
