@@ -10,7 +10,7 @@ from streamer.models.importing.pickles import Structure
 
 MAX_DEPTH = 64
 MAX_NAME = 1024
-MAX_VISITED = 1_000_000
+MAX_VISITED = 250_000
 MAX_SHARING = 4
 """Bytes of arrays by all their names, against bytes of the file: tied weights have two names."""
 
@@ -39,11 +39,11 @@ class Contents:
         self._count(1)
         require(depth <= MAX_DEPTH, f"its pickle is nested deeper than {MAX_DEPTH}: no checkpoint is")
         require(len(name) <= MAX_NAME, f"its pickle has a name of more than {MAX_NAME} characters")
-        if isinstance(value, Leaf):
-            self._keep_array(name, value)
-        elif self._is_setting(value, 2):
+        if self._is_setting(value, 2):
             if value is not None:
                 _keep(self.attributes, name, value)
+        elif isinstance(value, Leaf):
+            self._keep_array(name, value)
         else:
             if isinstance(value, Structure):
                 _keep(self.modules, name, value.kind)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NoReturn
 from streamer.models.container import require
 from streamer.models.errors import StreamerError
 
-MAX_OPCODES = 2_000_000
+MAX_OPCODES = 1_000_000
 MAX_NAME_BYTES = 256
 
 _MAX_INTEGER_BYTES = 16

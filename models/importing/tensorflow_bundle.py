@@ -83,15 +83,16 @@ def read_bundle(prefix: Path) -> tuple[dict[str, Leaf], dict[str, str]]:
             continue
         require(shards > 0, "its index does not begin with a header: get a new copy")
         entry = _read_entry(key, value)
-        if entry.datatype not in NUMBERS:
-            others[entry.name] = type_name(entry.datatype)
-            continue
         data = prefix.with_name(f"{prefix.name}.data-{entry.shard:05d}-of-{shards:05d}")
         file_bytes = _size_of(data)
-        _check(entry, file_bytes)
+        _check_place(entry, file_bytes)
         left[entry.shard] = left.get(entry.shard, file_bytes) - entry.size
         require(left[entry.shard] >= 0, "its tensors have more bytes than its data file: they overlap")
-        tensors[entry.name] = _Tensor(entry, data)
+        if entry.datatype in NUMBERS:
+            _check_size(entry)
+            tensors[entry.name] = _Tensor(entry, data)
+        else:
+            others[entry.name] = type_name(entry.datatype)
     return tensors, others
 
 
@@ -138,16 +139,18 @@ def _read_entry(key: bytes, value: memoryview) -> _Entry:
     return _Entry(name, **found)
 
 
-def _check(entry: _Entry, file_bytes: int) -> None:
-    """Require that a tensor lies in its file and has as many bytes as its shape."""
-    most = entry.size // NUMBERS[entry.datatype].dtype.itemsize
-    count = elements(entry.shape, entry.name, most)
-    require(
-        count * NUMBERS[entry.datatype].dtype.itemsize == entry.size,
-        f"{entry.name!r} has {entry.size} bytes, its shape {entry.shape} another number: get a new copy",
-    )
+def _check_place(entry: _Entry, file_bytes: int) -> None:
     end = entry.offset + entry.size
     require(
         end <= file_bytes,
         f"its data file is truncated to {file_bytes} bytes, {entry.name!r} ends at {end}: get a new copy",
+    )
+
+
+def _check_size(entry: _Entry) -> None:
+    itemsize = NUMBERS[entry.datatype].dtype.itemsize
+    count = elements(entry.shape, entry.name, entry.size // itemsize)
+    require(
+        count * itemsize == entry.size,
+        f"{entry.name!r} has {entry.size} bytes, its shape {entry.shape} another number: get a new copy",
     )

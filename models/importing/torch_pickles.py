@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamer.models.container import require
 from streamer.models.importing.leaves import Numbers, elements, read_bytes
 from streamer.models.importing.numpy_pickles import FUNCTIONS, VALUES
-from streamer.models.importing.pickles import Name, Vocabulary, briefly, read_pickle
+from streamer.models.importing.pickles import Built, Name, Vocabulary, briefly, read_pickle
 
 _NUMBERS: dict[str, Numbers] = {
     "Float": Numbers(np.dtype("<f4")),
@@ -54,7 +54,7 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class Tensor(Built):
     """A view of a storage, whose place in the file may be known only after the pickle."""
 
     storage: Storage
@@ -64,6 +64,9 @@ class Tensor:
     path: Path
     places: dict[str, int]
     """Where in the file each storage begins, by its key."""
+
+    def build(self, state: Any) -> None:
+        """Take what PyTorch before 0.4 kept with a parameter, whether it is trained: nothing that matters."""
 
     @property
     def stored_bytes(self) -> int:
