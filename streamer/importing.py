@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from streamer.console import ended_by_ctrl_c, say, say_if_compiling
@@ -29,14 +30,13 @@ def run(options: argparse.Namespace) -> int:
         newest=options.newest,
     )
     model = imported.model()
-    for line in described(imported):
-        say(line)
     if out is None:
-        for line in [*tensors_told(imported), *_speed(imported, model)]:
-            say(line)
-        return 0
-    _save(out, model)
-    say(f"{out} is written; hear it with: streamer play {out}")
+        more = chain(tensors_told(imported), _speed(imported, model))
+    else:
+        _save(out, model)
+        more = chain([f"{out} is written; hear it with: streamer play {out}"])
+    for line in chain(described(imported), more):
+        say(line)
     return 0
 
 

@@ -46,11 +46,11 @@ def condition_from(text: str) -> int | NDArray[np.float64]:
 
 def _load(path: Path) -> NDArray[Any]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, "r")  # which refuses what it would have to unpickle
     except OSError as error:
         raise StreamerError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, EOFError):
         raise StreamerError(f"{path}: is no sound .npy file of numbers") from None
-    if not isinstance(array, np.ndarray) or array.size > MAX_NUMBERS:
-        raise StreamerError(f"{path}: must be one array of at most {MAX_NUMBERS} numbers in a .npy file")
+    if array.size > MAX_NUMBERS:
+        raise StreamerError(f"{path}: it holds {array.size} numbers, at most {MAX_NUMBERS} can be read")
     return array

@@ -24,7 +24,7 @@ class Foreigner:
     dialect: str
     """Of `DIALECTS`, which has the same model in our format; empty where only the logits are kept."""
     quantiser: str
-    """Under which `quantisers.npz` has what its program's own quantiser gives."""
+    """Under which `quantisers.npz` has what its program's own quantiser gives; empty where it has not."""
     given: Given = NOTHING
     """What neither the checkpoint nor a config beside it says."""
 
@@ -84,6 +84,9 @@ FOREIGNERS: dict[str, Foreigner] = {
     ),
     "ibab": Foreigner("ibab-biases/model.ckpt-1234", "ibab", "ibab-biases", "ibab-256"),
     "ibab-conditioned": Foreigner("ibab-gc/model.ckpt-99", "ibab", "ibab-conditioned", "ibab-64"),
+    "keskival": Foreigner(
+        "keskival/sound-model", "keskival", "", "", Given(rate=48_000, dilations=(1, 2, 4))
+    ),
     "nv-wavenet": Foreigner("nv-wavenet/wavenet_1000", "nv-wavenet", "nv-wavenet", "nv-wavenet"),
     "vincentherrmann": Foreigner(
         "vincent-wavenet/snapshot_2018-03-05_12-34-56",
