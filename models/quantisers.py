@@ -121,10 +121,13 @@ def _unit(clip: Samples, quantiser: Quantiser) -> Samples:
 
 def _encode_mulaw(clip: Samples, quantiser: Quantiser) -> Codes:
     amplitude = 2 * _unit(clip, quantiser) - 1
-    companded = np.sign(amplitude) * np.log1p(quantiser.mu * np.abs(amplitude)) / np.log1p(quantiser.mu)
     if quantiser.kind == "mulaw-vincent":
+        # As its program computes: the logarithm in float32, so that full scale is just under 1, a bin short.
+        loudness = np.log(1 + quantiser.mu * np.abs(amplitude.astype(np.float32))).astype(np.float64)
+        companded = np.sign(amplitude) * loudness / np.log(1 + quantiser.mu)
         bins: Codes = np.digitize(companded, np.linspace(-1, 1, quantiser.levels)) - 1
         return bins
+    companded = np.sign(amplitude) * np.log1p(quantiser.mu * np.abs(amplitude)) / np.log1p(quantiser.mu)
     nearest = 0.5 if quantiser.kind == "mulaw" else 0.0
     codes: Codes = ((companded + 1) / 2 * (quantiser.levels - 1) + nearest).astype(np.int64)
     return codes

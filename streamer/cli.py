@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from streamer import __version__, controls, threads
 from streamer.console import ended_by_ctrl_c, say, say_aside, say_if_compiling
 from streamer.controls import CONTROLS, DEFAULT_PORT, Control, Value
 from streamer.library import DEFAULT_MODEL, open_model
 from streamer.models.errors import StreamerError
+from streamer.models.quantisers import Kind
 from streamer.precision import AUTO, SETTINGS
 
 if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands that need it
@@ -67,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_devices,
         _add_doctor,
         _add_train,
+        _add_import,
+        _add_logits,
         _add_price,
         _add_bench,
         _add_export,
@@ -178,6 +181,41 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
 
 
+def _add_import(commands: Any) -> None:
+    about = "Turn a checkpoint of another WaveNet or SampleRNN program into a model that plays here."
+    example = "streamer import logdir/model.ckpt-9 mine.safetensors --rate 16000"
+    parser = _command(commands, "import", _import, about, example)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a checkpoint, or a folder with one")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="a file that ends in .safetensors")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be written, and how fast")
+    parser.add_argument("--family", metavar="NAME", help="the program; recognised by default")
+    parser.add_argument("--rate", type=_positive(int), metavar="HZ", help="of the sound that it learned")
+    parser.add_argument("--quantiser", choices=get_args(Kind), help="what its codes mean")
+    parser.add_argument("--dilations", type=_wholes, metavar="N,...", help="of all layers, or of one block")
+    parser.add_argument("--condition", metavar="C", help="to hold for good: an id, numbers, or FILE.npy")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the program's own; else looked for")
+    parser.add_argument(
+        "--defaults", action="store_true", help="take the program's defaults for what nothing says"
+    )
+    parser.add_argument("--newest", action="store_true", help="of several in a folder, take the newest")
+
+
+def _wholes(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _add_logits(commands: Any) -> None:
+    about = "Write what a model says of each of the codes that it is given, from its first state on."
+    example = "streamer logits mine.safetensors codes.npy logits.npy"
+    parser = _command(commands, "logits", _logits, about, example)
+    parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
+    parser.add_argument("codes", type=Path, metavar="CODES", help=".npy of whole numbers (T,)")
+    parser.add_argument("out", type=Path, metavar="LOGITS", help=".npy to write, float32 (T, Q)")
+    parser.add_argument("--history", type=Path, metavar="FILE", help=".npy of the codes before CODES")
+    parser.add_argument("--condition", metavar="C", help="an id, numbers between commas, or FILE.npy")
+    parser.add_argument("--precision", choices=SETTINGS, default="fp32", help="fp32 by default")
+
+
 def _add_price(commands: Any) -> None:
     about = "Measure what lower precision costs a model, and write it into the model's file."
     example = "streamer price my.safetensors ~/music/album"
@@ -273,6 +311,7 @@ def _voice_count(text: str) -> int:
 _thread_count.__name__ = _voice_count.__name__ = (
     "number"  # what argparse says that the text of a ValueError is not
 )
+_wholes.__name__ = "list of whole numbers"
 
 
 def _add_live_controls(parser: argparse.ArgumentParser) -> None:
@@ -471,6 +510,18 @@ def _export(options: argparse.Namespace) -> int:
     onnx_export.export(model, options.out)
     say(f"One step of {name} is in {options.out}; docs/export.md says how to run it.")
     return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from streamer import importing
+
+    return importing.run(options)
+
+
+def _logits(options: argparse.Namespace) -> int:
+    from streamer import logits
+
+    return logits.run(options)
 
 
 def _price(options: argparse.Namespace) -> int:

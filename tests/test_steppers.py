@@ -172,11 +172,8 @@ def test_other_systems_models_give_their_own_logits(name: str) -> None:
     known = dialect(name)
     model = checkpoint.load(known.path)
     ours = Stepper(model.spec, model.tensors, known.condition)
-    if isinstance(model.spec, WaveNetSpec):
-        logits = ours.teacher_forced(known.codes)[known.first_t :]
-    else:  # those programs take the first codes for what lies before the beginning
-        ours.state.codes[-known.first_t :] = known.codes[: known.first_t]
-        logits = ours.teacher_forced(known.codes[known.first_t :])
+    ours.precede(known.codes[: known.first_t])
+    logits = ours.teacher_forced(known.codes[known.first_t :])
     assert np.abs(logits - known.logits).max() < TOLERANCE
 
 
