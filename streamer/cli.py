@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_logits,
         _add_price,
         _add_bench,
+        _add_export,
     ):
         add(commands)
     return parser
@@ -227,6 +228,13 @@ def _add_price(commands: Any) -> None:
         metavar="AUDIO",
         help="files that it has not learned from, or the folder that it has, for what training held out",
     )
+
+
+def _add_export(commands: Any) -> None:
+    about = "Write one step of a model as ONNX, for other programs (docs/export.md)."
+    parser = _command(commands, "export", _export, about, "streamer export lead-guitar lead-guitar.onnx")
+    parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .onnx")
 
 
 def _add_bench(commands: Any) -> None:
@@ -502,6 +510,18 @@ def _logits(options: argparse.Namespace) -> int:
     from streamer import logits
 
     return logits.run(options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    try:
+        from streamer.models import onnx_export
+    except ImportError:
+        raise StreamerError("ONNX needs one more package: pip install 'streamer[onnx]'") from None
+
+    name, model = open_model(options.model)
+    onnx_export.export(model, options.out)
+    say(f"One step of {name} is in {options.out}; docs/export.md says how to run it.")
+    return 0
 
 
 def _price(options: argparse.Namespace) -> int:
