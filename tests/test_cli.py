@@ -42,8 +42,8 @@ from streamer.precision import has_dot_product
 from streamer.score import Header, ScoreWriter
 
 COMMANDS = (
-    *("play", "render", "models", "controls", "devices", "doctor", "train", "import", "logits", "price", "bench"),
-    "export",
+    *("play", "render", "models", "controls", "devices", "doctor", "train"),
+    *("price", "bench", "import", "logits", "export"),
 )
 FADE = round(FADE_SECONDS * MODEL_RATE)
 
