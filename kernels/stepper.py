@@ -156,7 +156,7 @@ class Stepper:
         """At rest, have codes (T,) lie before the first one, in place of what the spec says is there.
 
         A WaveNet is fed them. A SampleRNN's tiers look back at the last frame of them, and their first states
-        stay: so the programs that these models come from begin from a seed.
+        stay, a predictor's too: so the programs that these models come from begin from a seed.
         """
         given = self._codes(codes)
         if isinstance(self.spec, WaveNetSpec):

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     )
     model = imported.model()
     if out is None:
-        more = chain(tensors_told(imported), _speed(imported, model))
+        more = chain(tensors_told(imported), _speed(str(options.out or imported.path.name), model))
     else:
         _save(out, model)
         more = chain([f"{out} is written; hear it with: streamer play {out}"])
@@ -94,12 +94,12 @@ def tensors_told(imported: Imported) -> Iterator[str]:
     yield from (f"  {name}: it {reason}" for name, reason in sorted(imported.unused.items()))
 
 
-def _speed(imported: Imported, model: Checkpoint) -> Iterator[str]:
+def _speed(name: str, model: Checkpoint) -> Iterator[str]:
     """Whether it will run in real time here, measured as `streamer doctor` does."""
     from streamer import doctor
 
     say_if_compiling(model.spec.architecture)
     with ended_by_ctrl_c():
-        found = dict(doctor.examine(imported.path.name, model).findings())
+        found = dict(doctor.examine(name, model).findings())
     yield f"speed: {found['speed']}"
     yield found["verdict"]
