@@ -400,8 +400,8 @@ def sound() -> dict[str, bytes]:
 
 def write_sound(folder: Path, sound: dict[str, bytes], form: str) -> Path:
     """Write a file of this form, and what belongs to it; return its path."""
-    for name in FORMS[-2:] if form.startswith("v2") else [form]:
-        (folder / name).write_bytes(sound[name])
+    for part in FORMS[-2:] if form.startswith("v2") else [form]:
+        (folder / part).write_bytes(sound[part])
     return folder / form
 
 

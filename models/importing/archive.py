@@ -133,7 +133,8 @@ def _may_be(path: Path) -> bool:
 
 
 def _is_bundle(path: Path) -> bool:
-    return _is_part(path) or (path.with_name(f"{path.name}.index").exists() and not path.exists())
+    parts = (path.with_name(f"{path.name}.{part}") for part in ("index", "data-00000-of-00001"))
+    return _is_part(path) or (not path.exists() and any(part.exists() for part in parts))
 
 
 def _read_bundle(prefix: Path) -> Archive:
