@@ -86,7 +86,7 @@ class Archive:
     tensors: Tensors
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Numbers, texts, booleans, and lists or tuples of these, one in another at most: `layers`, `dilations`,
-    `global_step`, `filter_convs.0.kernel_size`."""
+    `global_step`, `filter_convs.0.kernel_size`. A file that is nothing but one has it under ""."""
     modules: Mapping[str, str] = field(default_factory=dict)
     """Class of each pickled object by its path, "" for the root: `{"": "wavenet_model.WaveNetModel",
     "start_conv": "torch.nn.modules.conv.Conv1d"}`. The classes were never imported."""
