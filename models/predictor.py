@@ -25,7 +25,7 @@ FORECAST = 4
 """Numbers of a forecast: prediction, fast, slow, residual."""
 FAST, SLOW = 0.97, 1 - 2**-10
 """What the means keep from sample to sample."""
-FACTOR, GROWTH = 0.6, 0.004
+FACTOR, GROWTH = 0.72, 0.004
 """The scale's part of the fast mean, and of the prediction."""
 EPSILON = 1e-8
 """Added to every code's probability."""

@@ -13,7 +13,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class Plan:
     """Largest norm of the gradient."""
     from_silence: float = 0.02
     """Share of sequences that start out of silence at a random place, as playing does."""
+    noise: float = 0.0
+    """Share of the codes a model is given that are wrong, as its own are when it plays; those that it is to
+    predict are right."""
+    noise_size: int = 4
+    """Largest error of a wrong code, in codes."""
     evaluate_every: int = 1000
     """Steps between evaluations; what an interruption loses is what came after the last."""
     evaluate_seconds: float = 20.0
@@ -83,6 +88,7 @@ _WHOLE_NUMBERS = (
     ("batch", 1, 2**16),
     ("length", 1, 2**24),
     ("warmup", 1, 10**9),
+    ("noise_size", 1, 2**16),
     ("evaluate_every", 1, 10**9),
     ("seed", 0, 2**63 - 1),
 )
@@ -91,6 +97,7 @@ _NUMBERS = (
     ("decay", 0.0, 1.0),
     ("clip", 1e-6, 1e6),
     ("from_silence", 0.0, 1.0),
+    ("noise", 0.0, 1.0),
     ("evaluate_seconds", 1e-3, 1e6),
 )
 
@@ -144,7 +151,7 @@ def find_device(name: str) -> torch.device:
 
 _TABLES: dict[str, tuple[str, ...] | None] = {
     "source": ("package", "version", "sha256", "root", "files", "license", "attribution"),
-    "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "parts"),
+    "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "stems", "parts"),
     "quantiser": ("preemphasis",),
     "train": tuple(item.name for item in fields(Plan)),
     "model": None,
@@ -204,20 +211,26 @@ class Streams:
     """
 
     codes: Tensor
-    generator: torch.Generator
+    plan: Plan
     context: int
-    length: int
-    from_silence: float
+    """Samples before those that are predicted: the receptive field."""
     silence: int
+    """The code of silence."""
     positions: Tensor
-    foretold: Tensor
-    """What the model's predictor forecasts before each code (T, FORECAST); without one, (T, 0)."""
+    generator: torch.Generator
     state: State | None = None
+    passed: int = -1
+    """How many times the corpus's length has been drawn; every time other codes are wrong."""
+    given: Tensor = field(init=False)
+    """The codes as a model is given them."""
+    foretold: Tensor = field(init=False)
+    """What its predictor forecasts before each of them (T, FORECAST); without one, (T, 0)."""
 
-    def next(self, model: Model) -> tuple[Tensor, Tensor]:
-        """Codes (B, context + length) of the next step, and the forecasts of each."""
-        last = len(self.codes) - self.context - self.length
-        silent = torch.rand(self.positions.shape, generator=self.generator) < self.from_silence
+    def next(self, model: Model, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes of a step (B, context + length), the same as given to a model, and the forecasts of each."""
+        self._give(model.spec, step)
+        last = len(self.codes) - self.context - self.plan.length
+        silent = torch.rand(self.positions.shape, generator=self.generator) < self.plan.from_silence
         drawn = torch.randint(0, last + 1, self.positions.shape, generator=self.generator)
         if isinstance(model, SampleRnn):
             silent |= self.positions > last
@@ -226,13 +239,24 @@ class Streams:
                 self._rest(model, silent)
         else:
             self.positions = drawn
-        window = torch.arange(self.context + self.length)
-        batch, foretold = (part[self.positions[:, None] + window] for part in (self.codes, self.foretold))
-        batch[silent, : self.context] = self.silence
+        window = torch.arange(self.context + self.plan.length)
+        codes, given, foretold = (
+            part[self.positions[:, None] + window] for part in (self.codes, self.given, self.foretold)
+        )
+        codes[silent, : self.context] = given[silent, : self.context] = self.silence
         for row in silent.nonzero().flatten():
-            foretold[row] = forecasts_of(model.spec, batch[row])
-        self.positions = self.positions + self.length
-        return batch, foretold
+            foretold[row] = forecasts_of(model.spec, given[row])
+        self.positions = self.positions + self.plan.length
+        return codes, given, foretold
+
+    def _give(self, spec: Spec, step: int) -> None:
+        """Draw errors anew whenever as much as the whole corpus has been drawn."""
+        passed = step * self.plan.batch * self.plan.length // len(self.codes) if self.plan.noise else 0
+        if passed == self.passed:
+            return
+        self.passed = passed
+        self.given = with_errors(self.codes, self.plan, passed, spec.levels)
+        self.foretold = forecasts_of(spec, self.given)
 
     def _rest(self, model: SampleRnn, fresh: Tensor) -> None:
         rest = model.initial_state(len(fresh))
@@ -245,6 +269,17 @@ class Streams:
         ]
 
 
+def with_errors(codes: Tensor, plan: Plan, passed: int, levels: int) -> Tensor:
+    """Codes (T,) of which some are wrong by a little, as what a model plays on from is."""
+    if not plan.noise:
+        return codes
+    generator = torch.Generator().manual_seed(plan.seed + passed)
+    wrong = torch.rand(codes.shape, generator=generator) < plan.noise
+    error = torch.randint(1, plan.noise_size + 1, codes.shape, generator=generator)
+    sign = 2 * torch.randint(0, 2, codes.shape, generator=generator) - 1
+    return (codes + wrong * error * sign).clamp(0, levels - 1)
+
+
 def forecasts_of(spec: Spec, codes: Tensor) -> Tensor:
     """What the spec's predictor forecasts before each of codes (T,), from rest: (T, FORECAST), or (T, 0)."""
     if spec.predictor is None:
@@ -255,24 +290,29 @@ def forecasts_of(spec: Spec, codes: Tensor) -> Tensor:
 
 
 def loss_of(
-    model: Model, codes: Tensor, foretold: Tensor, state: State | None, dtype: torch.dtype | None
+    model: Model,
+    codes: Tensor,
+    given: Tensor,
+    foretold: Tensor,
+    state: State | None,
+    dtype: torch.dtype | None,
 ) -> tuple[Tensor, State | None]:
     """Mean cross-entropy (nats) of codes (B, context + T) after their context, and the state at their end.
 
-    foretold: of each code, by `forecasts_of`.
+    given: the same, as the model is given them. foretold: of each of those, by `forecasts_of`.
     """
     device = next(model.parameters()).device
-    codes, spec = codes.to(device), model.spec
+    codes, given, spec = codes.to(device), given.to(device), model.spec
     forecasts = foretold.to(device) if spec.predictor else None
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         if isinstance(model, SampleRnn):
             logits, state = model(
-                codes, state, None if forecasts is None else forecasts[:, spec.receptive_field :]
+                given, state, None if forecasts is None else forecasts[:, spec.receptive_field :]
             )
             state = [[layer.detach() for layer in tier] for tier in state]
         else:
             logits = model(
-                codes[:, :-1], None, None if forecasts is None else forecasts[:, 1:], from_rest=False
+                given[:, :-1], None, None if forecasts is None else forecasts[:, 1:], from_rest=False
             )
     targets = codes[:, -logits.shape[1] :]
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), state
@@ -285,7 +325,7 @@ def held_out_bits(model: Model, codes: Tensor, length: int) -> float:
     total, count, state = 0.0, 0, None
     for start in range(0, len(codes) - context - length + 1, length):
         part = slice(start, start + context + length)
-        loss, state = loss_of(model, codes[None, part], foretold[None, part], state, None)
+        loss, state = loss_of(model, codes[None, part], codes[None, part], foretold[None, part], state, None)
         total, count = total + loss.item(), count + 1
     return total / max(count, 1) / math.log(2)
 
@@ -312,13 +352,11 @@ def start(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
     optimiser = torch.optim.AdamW(model.parameters(), plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     streams = Streams(
         torch.from_numpy(corpus.training),
-        torch.Generator().manual_seed(plan.seed),
+        plan,
         spec.receptive_field,
-        plan.length,
-        plan.from_silence,
         spec.levels // 2,  # the mu-law that we train on has its silence there, as a SampleRNN has its rest
         torch.full((plan.batch,), len(corpus.training)),
-        forecasts_of(spec, torch.from_numpy(corpus.training)),
+        torch.Generator().manual_seed(plan.seed),
     )
     return Run(model, average, optimiser, streams)
 
@@ -350,8 +388,8 @@ def one_step(run: Run, plan: Plan, dtype: torch.dtype | None) -> Tensor:
     """Train on one batch and return its loss (nats)."""
     for group in run.optimiser.param_groups:
         group["lr"] = rate_at(plan, run.step)
-    codes, foretold = run.streams.next(run.model)
-    loss, run.streams.state = loss_of(run.model, codes, foretold, run.streams.state, dtype)
+    batch = run.streams.next(run.model, run.step)
+    loss, run.streams.state = loss_of(run.model, *batch, run.streams.state, dtype)
     run.optimiser.zero_grad()
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), plan.clip)

@@ -48,7 +48,7 @@ def slow_logits(spec: Spec, outputs: NDArray[Any], forecasts: Any) -> NDArray[An
     logits = np.zeros((len(outputs), levels))
     for t, (prediction, fast, _, _) in enumerate(forecasts):
         shift, width = outputs[t, levels:]
-        scale = (0.6 * fast + spec.predictor.floor) * np.exp(np.clip(width, -8, 8)) + 0.004 * abs(prediction)
+        scale = (0.72 * fast + spec.predictor.floor) * np.exp(np.clip(width, -8, 8)) + 0.004 * abs(prediction)
         below = 0.5 + 0.5 * np.tanh((borders - prediction - scale * shift) / scale / 2)
         above = 0.5 - 0.5 * np.tanh((borders - prediction - scale * shift) / scale / 2)
         # Of two differences that are the same, the one that takes small numbers from each other is exact.

@@ -357,11 +357,10 @@ SILENCE = -1  # no place in the corpus
 
 def walk(model: WaveNet | SampleRnn, batch: int, codes: int, from_silence: float = 0.0) -> Streams:
     """Streams of 16 samples over codes that are their own positions, as they stand at step 0."""
-    generator, context = torch.Generator().manual_seed(0), model.spec.receptive_field
+    plan = Plan(steps=1, batch=batch, length=16, from_silence=from_silence)
     places = torch.full((batch,), codes)
-    return Streams(
-        torch.arange(codes), generator, context, 16, from_silence, SILENCE, places, torch.zeros(codes, 0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    return Streams(torch.arange(codes), plan, model.spec.receptive_field, SILENCE, places, generator)
 
 
 def starts_of(batch: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -382,7 +381,7 @@ def test_samplernns_sequences_walk_on_and_start_from_rest_at_the_corpuss_end() -
     streams = walk(model, batch=5, codes=100)
     before, restarts = torch.full((5,), 100), 0
     for _ in range(20):
-        starts, silent = starts_of(streams.next(model)[0], context=8)
+        starts, silent = starts_of(streams.next(model, 0)[0], context=8)
         ended = before + 16 > 100 - 24
         assert torch.equal(silent, ended)
         assert torch.equal(starts[~ended], before[~ended] + 16)
@@ -398,10 +397,10 @@ def test_samplernns_sequences_walk_on_and_start_from_rest_at_the_corpuss_end() -
 def test_some_of_samplernns_sequences_start_from_rest_before_the_end() -> None:
     model = SampleRnn(replace(SAMPLERNN, levels=256))
     streams = walk(model, batch=200, codes=100_000, from_silence=0.25)
-    streams.next(model)
+    streams.next(model, 0)
     assert streams.state is not None
     streams.state = [[torch.ones(200, 24) for _ in layers] for layers in streams.state]
-    _, silent = starts_of(streams.next(model)[0], context=8)
+    _, silent = starts_of(streams.next(model, 0)[0], context=8)
     assert 30 < int(silent.sum()) < 70
     assert torch.equal(
         streams.state[1][0], torch.where(silent[:, None], torch.zeros(()), torch.ones(200, 24))
@@ -413,7 +412,7 @@ def test_samplernn_restarts_from_its_learned_state() -> None:
     learned = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
     model.load_state_dict({"tier0__h0": learned}, strict=False)
     streams = walk(model, batch=3, codes=100)
-    streams.next(model)
+    streams.next(model, 0)
     assert streams.state is not None
     assert torch.equal(streams.state[0][1], learned[1].expand(3, -1))
 
@@ -421,7 +420,7 @@ def test_samplernn_restarts_from_its_learned_state() -> None:
 def test_wavenets_sequences_are_drawn_anew_over_the_whole_corpus() -> None:
     model = WaveNet(replace(WAVENET, levels=256))
     streams = walk(model, batch=8, codes=40)
-    drawn = [starts_of(streams.next(model)[0], context=16) for _ in range(30)]
+    drawn = [starts_of(streams.next(model, 0)[0], context=16) for _ in range(30)]
     assert set(torch.cat([starts for starts, _ in drawn]).tolist()) == set(range(40 - 16 - 16 + 1))
     assert not any(silent.any() for _, silent in drawn)
     assert streams.state is None
@@ -429,7 +428,7 @@ def test_wavenets_sequences_are_drawn_anew_over_the_whole_corpus() -> None:
 
 def test_some_of_wavenets_sequences_start_out_of_silence() -> None:
     model = WaveNet(replace(WAVENET, levels=256))
-    _, silent = starts_of(walk(model, batch=200, codes=1000, from_silence=0.25).next(model)[0], context=16)
+    _, silent = starts_of(walk(model, batch=200, codes=1000, from_silence=0.25).next(model, 0)[0], context=16)
     assert 30 < int(silent.sum()) < 70
 
 
