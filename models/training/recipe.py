@@ -79,7 +79,7 @@ def find_recipe(name: str) -> Path:
 
 _TABLES: dict[str, tuple[str, ...] | None] = {
     "source": ("package", "version", "sha256", "root", "files", "license", "attribution"),
-    "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "parts"),
+    "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "stems", "parts"),
     "quantiser": ("preemphasis",),
     "train": tuple(item.name for item in fields(Plan)),
     "model": None,
