@@ -35,7 +35,7 @@ from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic as _intrinsic
 from numpy.typing import NDArray
 
-from streamer.kernels.compiling import compiled
+from streamer.kernels.compiling import compiled, quick
 
 Words = NDArray[np.int64] | NDArray[np.float64]
 cgutils: Any = _cgutils  # untyped
@@ -177,19 +177,19 @@ def give_way() -> None:
     _sched_yield()
 
 
-@compiled
+@quick
 def load(words: Words, index: int) -> Any:
     """`load_acquire`, callable from Python."""
     return load_acquire(words, index)
 
 
-@compiled
+@quick
 def store(words: Words, index: int, value: float) -> None:
     """`store_release`, callable from Python."""
     store_release(words, index, value)
 
 
-@compiled
+@quick
 def clock_ns() -> int:
     """`monotonic_ns`, callable from Python: the clock that compiled code stamps with."""
     return int(monotonic_ns())

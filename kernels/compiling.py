@@ -167,6 +167,17 @@ def compiled(function: Function) -> Function:
     return dispatcher
 
 
+def quick(function: Function) -> Function:
+    """Like `compiled`, for what Python calls and is over at once: it keeps the interpreter's lock.
+
+    A thread that gives that away has to wait for it, a switch interval (5 ms) where another is always busy.
+    """
+    dispatcher = _compile(function, _OPTIONS | {"nogil": False})
+    dispatcher._cache = _cache_for(function)  # type: ignore[attr-defined]
+    cache.folder()
+    return dispatcher
+
+
 def part(function: Function) -> Function:
     """Like `compiled`, for what only compiled code calls: it is compiled into each that does.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamer.cues import AT, CLEAR, KIND, LANE, LENGTH, REFUSED, TARGET, entry_at, taken, took, waiting
 from streamer.kernels.atomics import give_way, load_acquire, monotonic_ns, sleep_us, store_release
-from streamer.kernels.compiling import compiled, inner, part
+from streamer.kernels.compiling import compiled, inner, part, quick
 from streamer.kernels.dispatch import advance, push, rewind
 from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import penalise, pull_to_centre, sample
@@ -324,7 +324,7 @@ def _account_answer(desk: Any, elapsed_ns: int) -> None:
     store_release(numbers, ANSWER_SPREAD_NS, spread)
 
 
-@compiled
+@quick
 def aged_jitter(words: NDArray[np.int64], now_ns: int) -> float:
     """How much (ns) later than meant it looked at the cues at most, lately: halved every three seconds."""
     age = max(0, now_ns - load_acquire(words, JITTER_AT))

@@ -30,6 +30,7 @@ from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Quantiser
 from streamer.osc import OscServer
 from streamer.osc_codec import write_message
+from streamer.play import SWITCH_SECONDS
 from streamer.replay import Replay
 from streamer.score import Header, ScoreWriter
 from streamer.shapes import SHAPES, SMALL, random_weights
@@ -123,6 +124,7 @@ def measure(name: str, device: audio.Device, block: int = BLOCK, cues: int = CUE
     Raises:
         StreamerError: there is no such model, or the device does not play.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         models = Only(*open_measured(name, Path(folder)))
         format = audio.settle(device, None)

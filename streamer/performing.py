@@ -27,7 +27,7 @@ from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import DeviceError, StreamerError
 from streamer.osc import OscServer
 from streamer.osc_instrument import Midi as OscMidi
-from streamer.play import Performance, Tell, stopped_by_signals
+from streamer.play import SWITCH_SECONDS, Performance, Tell, stopped_by_signals
 from streamer.precision import hint
 from streamer.render import LONGEST_SECONDS, Progress, format_of, render, render_score
 from streamer.replay import Replay
@@ -37,7 +37,6 @@ from streamer.warming import compile_together
 
 RENDERED_SECONDS = 20.0
 """Length of a file unless another is asked for; also of what is rendered where there is no sound device."""
-_SWITCH_SECONDS = 0.001  # of the interpreter: what a cue waits at most for a thread that is busy in Python
 
 
 def play(options: argparse.Namespace) -> int:
@@ -57,7 +56,7 @@ def play(options: argparse.Namespace) -> int:
 
 
 def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argparse.Namespace) -> int:
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     format = audio.settle(device, options.rate)
     with ExitStack() as stack:
         capture = _capture(options, stack)

@@ -24,6 +24,7 @@ from streamer.engine import Engine
 from streamer.latency import Only, open_measured
 from streamer.models.errors import StreamerError
 from streamer.osc import OscServer
+from streamer.play import SWITCH_SECONDS
 
 CUES_A_SECOND = 100
 BURST = 5000
@@ -91,6 +92,7 @@ class Soak:
 
 def measure(name: str, device: audio.Device, block: int, seconds: float, voices: int) -> Soak:
     """Play so many voices of a model through a storm; raise `StreamerError` where they cannot be played."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     with TemporaryDirectory() as folder:
         models = Only(*open_measured(name, Path(folder)))
     format = audio.settle(device, None)
