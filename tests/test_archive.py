@@ -78,6 +78,7 @@ def test_a_part_that_is_missing_is_named(tmp_path: Path, part: str) -> None:
         if path.name != part:
             shutil.copy(path, tmp_path)
     assert part in fault(tmp_path / "v2.index")
+    assert part in fault(tmp_path / "v2")
 
 
 @pytest.mark.parametrize("file", ["v1-sliced", "v2-sliced"])

@@ -1,5 +1,6 @@
 """CRC-32C: as RFC 3720 has it, and as bit by bit."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +45,14 @@ def test_chunks_join(data: bytes, chunk_bytes: int) -> None:
         assert crc32c(data) == bit_by_bit(data)
 
 
-@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_001])
+@pytest.mark.parametrize("size", [54_216, 65_537, 108_432, 108_433, 108_440, 150_001])
 def test_long_messages(size: int) -> None:
-    data = bytes((7 * i * i + i) & 0xFF for i in range(size))
+    data = np.random.default_rng(size).bytes(size)
     assert crc32c(data) == bit_by_bit(data)
+
+
+def test_a_message_of_several_chunks_is_joined() -> None:
+    """Zeros in front change nothing but what they make of the initial value: they are the same for both."""
+    begin, end = bytes(2**22 + 5), np.random.default_rng(0).bytes(300)
+    last = bit_by_bit(end) ^ bit_by_bit(bytes(300))
+    assert crc32c(begin + end) == crc32c(begin + bytes(300)) ^ last

@@ -86,7 +86,7 @@ class Archive:
     tensors: Tensors
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Numbers, texts, booleans, and lists or tuples of these, one in another at most: `layers`, `dilations`,
-    `global_step`, `filter_convs.0.kernel_size`."""
+    `global_step`, `filter_convs.0.kernel_size`. A file that is nothing but one has it under ""."""
     modules: Mapping[str, str] = field(default_factory=dict)
     """Class of each pickled object by its path, "" for the root: `{"": "wavenet_model.WaveNetModel",
     "start_conv": "torch.nn.modules.conv.Conv1d"}`. The classes were never imported."""
@@ -133,8 +133,7 @@ def _may_be(path: Path) -> bool:
 
 
 def _is_bundle(path: Path) -> bool:
-    """Whether this is a part of a bundle, or what its parts' names begin with, even if one is missing."""
-    parts = (path.with_name(f"{path.name}{end}") for end in (".index", ".data-00000-of-00001"))
+    parts = (path.with_name(f"{path.name}.{part}") for part in ("index", "data-00000-of-00001"))
     return _is_part(path) or (not path.exists() and any(part.exists() for part in parts))
 
 

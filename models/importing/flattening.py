@@ -46,6 +46,7 @@ class Contents:
             self._keep_array(name, value)
         else:
             if isinstance(value, Structure):
+                self._count(len(value.attributes))
                 _keep(self.modules, name, value.kind)
             for key, member in _members(value):
                 self.visit(member, f"{name}.{key}" if name else str(key), depth + 1)

@@ -40,12 +40,9 @@ class Numbers:
         """Return floating-point numbers as float32, others as they are: a contiguous array of its own."""
         if self.bfloat16:
             return (stored.astype(np.uint32) << 16).view(np.float32)
-        with np.errstate(
-            over="ignore"
-        ):  # a double beyond float32 becomes infinite, which a checkpoint refuses
-            return np.array(
-                stored, np.float32 if stored.dtype.kind == "f" else stored.dtype.newbyteorder("=")
-            )
+        kept = np.float32 if stored.dtype.kind == "f" else stored.dtype.newbyteorder("=")
+        with np.errstate(over="ignore"):  # a double may become infinite, which a checkpoint refuses
+            return np.array(stored, kept)
 
 
 def elements(shape: Iterable[int], name: str, most: int) -> int:

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from streamer.models.container import require
 from streamer.models.errors import StreamerError
 from streamer.models.importing.leaves import Numbers, elements
-from streamer.models.importing.pickles import Built, Name, Vocabulary, briefly, entry_key, read_pickle
+from streamer.models.importing.pickles import (
+    Built,
+    Name,
+    Vocabulary,
+    briefly,
+    entry_key,
+    read_pickle,
+    sequence,
+)
 
 _KINDS = "fiub"
 
@@ -87,7 +95,7 @@ def _encode(text: str, encoding: object) -> bytes:
 def _dictionary(*items: Any) -> dict[Any, Any]:
     """Make an OrderedDict or a defaultdict, of nothing, of pairs or of the class of its values."""
     pairs = items[-1] if items and not isinstance(items[-1], Name) else ()
-    return {entry_key(key): value for key, value in pairs}
+    return {entry_key(key): value for key, value in sequence(pairs)}
 
 
 FUNCTIONS: dict[str, Callable[..., object]] = {
@@ -95,8 +103,8 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "numpy.dtype": Dtype,
     "collections.OrderedDict": _dictionary,
     "collections.defaultdict": _dictionary,
-    "__builtin__.set": lambda members=(): list(members),
-    "builtins.set": lambda members=(): list(members),
+    "__builtin__.set": lambda members=(): list(sequence(members)),
+    "builtins.set": lambda members=(): list(sequence(members)),
     **{
         f"{core}.multiarray.{name}": function
         for core in ("numpy.core", "numpy._core")

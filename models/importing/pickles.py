@@ -93,13 +93,15 @@ def refuse_name(path: str) -> NoReturn:
 
 def briefly(value: object) -> str:
     """Return how an unpickled value is spoken of; a container could be without end."""
-    return (
-        repr(value[:40])
-        if isinstance(value, str | bytes)
-        else str(value)
-        if isinstance(value, int)
-        else f"a {type(value).__name__}"
-    )
+    if isinstance(value, str | bytes):
+        return repr(value[:40])
+    return str(value) if isinstance(value, int) else f"a {type(value).__name__}"
+
+
+def sequence(value: object) -> tuple[Any, ...]:
+    """Return the members of a list or a tuple; a text's would take more memory than it."""
+    require(isinstance(value, list | tuple), "its pickle has something else where a list must be")
+    return tuple(value)  # type: ignore[arg-type]
 
 
 def entry_key(key: object) -> str | int:
@@ -233,7 +235,7 @@ class _Machine:
 
     def copy(self, values: tuple[Any, ...]) -> None:
         """Count what is copied: through the memo, a pickle could ask for one large thing again and again."""
-        self.copied += sum(len(value) for value in values if isinstance(value, _SIZED))
+        self.copied += len(values) + sum(len(value) for value in values if isinstance(value, _SIZED))
         require(
             self.copied <= MAX_OPCODES + 2 * self.end, "its pickle copies more than it has: do not trust it"
         )

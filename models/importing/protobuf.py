@@ -11,6 +11,8 @@ from streamer.models.container import require
 
 Value: TypeAlias = "int | memoryview"
 
+MAX_FIELDS = 100_000
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
@@ -30,8 +32,12 @@ def read_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     """Yield the number and value of each field; numbers are unsigned, fixed ones their little-endian bits."""
-    at = 0
+    at = count = 0
     while at < len(message):
+        count += 1
+        require(
+            count <= MAX_FIELDS, f"a message in it has more than {MAX_FIELDS} fields: no checkpoint's has"
+        )
         key, at = read_varint(message, at)
         wire = key & 7
         if wire == _VARINT:

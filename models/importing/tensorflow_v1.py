@@ -47,7 +47,7 @@ class _Tensor:
             require(len(self.values) % numbers.dtype.itemsize == 0, f"{self.name!r} {_MISCOUNTED}")
             stored = np.frombuffer(self.values, numbers.dtype)
         else:
-            stored = np.array(list(_varints(self.values)), np.uint64).astype(numbers.dtype)
+            stored = np.fromiter(_varints(self.values), np.uint64).astype(numbers.dtype)
         count = elements(self.shape, self.name, len(stored))
         require(count == len(stored), f"{self.name!r} {_MISCOUNTED}")
         return numbers.convert(stored.reshape(self.shape))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamer.models.container import require
 from streamer.models.importing.leaves import Numbers, elements, read_bytes
 from streamer.models.importing.numpy_pickles import FUNCTIONS, VALUES
-from streamer.models.importing.pickles import Built, Name, Vocabulary, briefly, read_pickle
+from streamer.models.importing.pickles import Built, Name, Vocabulary, briefly, read_pickle, sequence
 
 _NUMBERS: dict[str, Numbers] = {
     "Float": Numbers(np.dtype("<f4")),
@@ -115,13 +115,14 @@ class TorchPickles:
             "torch._utils._rebuild_parameter_with_state": _parameter,
             "torch.nn.parameter.Parameter": _parameter,
             "torch.autograd.variable.Variable": _parameter,
-            "torch.Size": tuple,
-            "torch.device": lambda *names: ":".join(map(str, names)),
+            "torch.Size": sequence,
+            "torch.device": lambda *names: None,
             "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,
         }
 
     def _persistent(self, described: Any) -> object:
         """Return a storage; or the class of a module, beside which PyTorch once kept its source text."""
+        require(isinstance(described, tuple) and 2 <= len(described) <= 6, "its pickle has a damaged storage")
         kind, *parts = described
         if kind == "module":
             return parts[0]
@@ -133,7 +134,7 @@ class TorchPickles:
             f"its numbers are in a {name.path if isinstance(name, Name) else briefly(name)}: not supported",
         )
         require(
-            isinstance(key, str) and type(count) is int and 0 <= count < 2**48,
+            isinstance(key, str) and len(key) <= 64 and type(count) is int and 0 <= count < 2**48,
             "its pickle has a damaged storage",
         )
         whole = Storage(key, _STORAGES[name.path], count)
@@ -150,7 +151,7 @@ class TorchPickles:
 
     def _tensor(self, storage: Storage, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
         require(isinstance(storage, Storage), "its pickle has a tensor without a storage")
-        shape, strides, first = tuple(size), tuple(stride), storage.offset + offset
+        shape, strides, first = sequence(size), sequence(stride), storage.offset + offset
         elements(shape, "a tensor", storage.count)
         numbers = all(type(number) is int and number >= 0 for number in (*strides, offset))
         require(numbers and len(strides) == len(shape), "its pickle has a tensor with damaged strides")
