@@ -392,6 +392,20 @@ def test_a_condition_can_be_held_for_good(name: str) -> None:
     assert np.abs(stepper.teacher_forced(known.codes[1:]) - known.logits).max() < TOLERANCE
 
 
+def test_nv_wavenets_logits_are_its_own_where_its_vectors_change_with_every_sample() -> None:
+    """It predicts codes[t] with the vector of t - 1; ours are set from outside, one after the other."""
+    source, found = FOREIGNERS["nv-wavenet"].source, imported("nv-wavenet")
+    with np.load(source.parent / "expected.npz") as stored:
+        codes, logits, features = (stored[name] for name in ("codes", "logits", "features"))
+    upsampling = [torch.tensor(read(source).tensors[f"model.upsample.{part}"]) for part in ("weight", "bias")]
+    vectors = torch.nn.functional.conv_transpose1d(torch.tensor(features), *upsampling, stride=4).numpy().T
+    stepper = Stepper(found.spec, found.tensors, vectors[0])
+    stepper.feed(codes[:1])
+    for t in range(1, len(codes)):
+        stepper.set_condition(vectors[t - 1])
+        assert np.abs(stepper.teacher_forced(codes[t : t + 1])[0] - logits[t - 1]).max() < TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("name", "condition", "said"),
     [
