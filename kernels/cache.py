@@ -2,8 +2,9 @@
 
 A compiled function holds those it calls: change `simd.py`, and a kept `wavenet.advance` would go on with the
 old product inside it. So the folder's name is a hash of all that code is made from: every source file of
-`kernels/` and `streamer/`, the versions of Python, numba, llvmlite and numpy, numba's settings, and the
-processor with its features as LLVM sees them, which its name does not tell: a hypervisor hides some.
+`kernels/` and `streamer/`, those of `models/` whose numbers it takes, the versions of Python, numba, llvmlite
+and numpy, numba's settings, and the processor with its features as LLVM sees them, which its name does not
+tell: a hypervisor hides some.
 
     <user's cache folder>/streamer/<hash>/
 
@@ -55,6 +56,8 @@ _SETTINGS = (  # those that change the code
     "NUMBA_OPT",
     "NUMBA_SLP_VECTORIZE",
 )
+_NUMBERS_FROM = ("predictor", "specs")
+"""Modules of `models/` whose numbers are compiled in."""
 _HASH_BYTES = hashlib.sha256().digest_size
 
 _log = logging.getLogger(__name__)
@@ -85,7 +88,9 @@ def features() -> str:
 def _source_files() -> list[Path]:
     spec = importlib.util.find_spec("streamer")
     folders = [Path(__file__).parent, *map(Path, (spec and spec.submodule_search_locations) or ())]
-    return sorted(file for folder in folders for file in folder.glob("*.py"))
+    files = {file for folder in folders for file in folder.glob("*.py")}
+    found = (importlib.util.find_spec(f"streamer.models.{name}") for name in _NUMBERS_FROM)
+    return sorted(files | {Path(str(spec.origin)) for spec in found if spec})
 
 
 @cache

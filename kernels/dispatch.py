@@ -4,17 +4,15 @@ Of `advance`, `push`, `feed`, `reset` and `rewind` there is one per architecture
 is made when the caller is compiled, so that one generator loop serves all architectures and costs none of
 them a branch; in Python these are ordinary functions. From either side:
 
-    advance(weights, state, side, crew)         logits of the next codes into state.logits (B, Q)
+    advance(weights, state, crew)               logits of the next codes into state.logits (B, Q)
     push(weights, state, codes)                 append a code for each voice (B,); state.position[0] += 1
-    feed(weights, state, codes, sides, crew)    append codes (T, B) that are given; cheaper than advance, push
+    feed(weights, state, codes, crew)           append codes (T, B) that are given; cheaper than advance, push
     reset(weights, state)                       back to rest
     rewind(weights, state, position, crew)      back to a position, from `earliest(state)` to the present one
 
 The life of a sample: `advance`, a code for each voice drawn from its logits, `push`. A state's B voices share
-its position and every reading of the weights. What is on side row i helps to predict code i, and is computed
-from what lies before it: side (V,), sides (T, V) float32, V = 0 without a side input. codes are int64, flat.
-crew: the threads that multiply (`products`). `advance` may be repeated; every `push` must follow one at the
-same position.
+its position and every reading of the weights. codes are int64, flat. crew: the threads that multiply
+(`products`). `advance` may be repeated; every `push` must follow one at the same position.
 """
 
 from __future__ import annotations
@@ -78,9 +76,9 @@ def bytes_read(weights: Weights) -> float:
     return _MODULES[type(weights)].bytes_read(weights)  # type: ignore[no-any-return]
 
 
-def advance(weights: Weights, state: State, side: NDArray[np.float32], crew: Words) -> None:
+def advance(weights: Weights, state: State, crew: Words) -> None:
     """Compute the next codes' logits into ``state.logits``."""
-    _advance_here(weights, state, side, crew)
+    _advance_here(weights, state, crew)
 
 
 def push(weights: Weights, state: State, codes: Codes) -> None:
@@ -88,9 +86,9 @@ def push(weights: Weights, state: State, codes: Codes) -> None:
     _push_here(weights, state, codes)
 
 
-def feed(weights: Weights, state: State, codes: Codes, sides: NDArray[np.float32], crew: Words) -> None:
-    """Append codes (T, B) that are given, with sides (T, V)."""
-    _feed_here(weights, state, codes, sides, crew)
+def feed(weights: Weights, state: State, codes: Codes, crew: Words) -> None:
+    """Append codes (T, B) that are given."""
+    _feed_here(weights, state, codes, crew)
 
 
 def reset(weights: Weights, state: State) -> None:
@@ -101,8 +99,7 @@ def reset(weights: Weights, state: State) -> None:
 def rewind(weights: Weights, state: State, position: int, crew: Words) -> None:
     """Take a state back to a position from `earliest` to the present one, unchecked.
 
-    What follows is, bit for bit, as if no later code had been. The caller keeps what is not in the state:
-    side input is to be given again from that position on, and a condition must not have changed since.
+    What follows is, bit for bit, as if no later code had been. A condition must not have changed since.
     """
     _rewind_here(weights, state, position, crew)
 
@@ -122,16 +119,16 @@ def _choose(
     return {WaveNetWeights: for_wavenet, SampleRnnWeights: for_samplernn}.get(weights.instance_class)
 
 
-def _advance_wavenet(weights: Any, state: Any, side: Any, crew: Any) -> None:
-    wavenet.advance(weights, state, side, crew)
+def _advance_wavenet(weights: Any, state: Any, crew: Any) -> None:
+    wavenet.advance(weights, state, crew)
 
 
-def _advance_samplernn(weights: Any, state: Any, side: Any, crew: Any) -> None:
-    samplernn.advance(weights, state, side, crew)
+def _advance_samplernn(weights: Any, state: Any, crew: Any) -> None:
+    samplernn.advance(weights, state, crew)
 
 
 @overload_part(advance)
-def _advance(weights: Any, state: Any, side: Any, crew: Any) -> Callable[..., None] | None:
+def _advance(weights: Any, state: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _advance_wavenet, _advance_samplernn)
 
 
@@ -148,16 +145,16 @@ def _push(weights: Any, state: Any, codes: Any) -> Callable[..., None] | None:
     return _choose(weights, _push_wavenet, _push_samplernn)
 
 
-def _feed_wavenet(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> None:
-    wavenet.feed(weights, state, codes, sides, crew)
+def _feed_wavenet(weights: Any, state: Any, codes: Any, crew: Any) -> None:
+    wavenet.feed(weights, state, codes, crew)
 
 
-def _feed_samplernn(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> None:
-    samplernn.feed(weights, state, codes, sides, crew)
+def _feed_samplernn(weights: Any, state: Any, codes: Any, crew: Any) -> None:
+    samplernn.feed(weights, state, codes, crew)
 
 
 @overload_part(feed)
-def _feed(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> Callable[..., None] | None:
+def _feed(weights: Any, state: Any, codes: Any, crew: Any) -> Callable[..., None] | None:
     return _choose(weights, _feed_wavenet, _feed_samplernn)
 
 
@@ -178,8 +175,8 @@ def _rewind(weights: Any, state: Any, position: Any, crew: Any) -> Callable[...,
 
 
 @compiled
-def _advance_here(weights: Any, state: Any, side: Any, crew: Any) -> None:
-    advance(weights, state, side, crew)
+def _advance_here(weights: Any, state: Any, crew: Any) -> None:
+    advance(weights, state, crew)
 
 
 @compiled
@@ -188,8 +185,8 @@ def _push_here(weights: Any, state: Any, codes: Any) -> None:
 
 
 @compiled
-def _feed_here(weights: Any, state: Any, codes: Any, sides: Any, crew: Any) -> None:
-    feed(weights, state, codes, sides, crew)
+def _feed_here(weights: Any, state: Any, codes: Any, crew: Any) -> None:
+    feed(weights, state, codes, crew)
 
 
 @compiled

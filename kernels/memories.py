@@ -6,13 +6,15 @@
 A memory is of a model, its precision and condition, and B voices; slack and threads may differ. Each has
 `position` (1,) int64 and, as int32 and float32:
 
-    WaveNet     codes (n, B), the last of the receptive field; sides (n, B, V), what came with each
+    WaveNet     codes (n, B), the last of the receptive field
     SampleRNN   h (N, M, B, D), and c of an LSTM, where the slowest tier's frame began; codes (n, B), those of
                 one such frame before that place and all since
+    predictor   heard (n, B), what it was last fitted to and has heard since, and forecast (B, FORECAST), both
+                where the receptive field or the frame begins
 
 A WaveNet is fed its codes from rest: what later ones see of its layers follows from the receptive field. A
 SampleRNN runs its tiers on the codes since the frame began. Either does so at the codes' own positions, from
-which frames, blocks and random numbers count.
+which frames, blocks, hops and random numbers count.
 
 A memory may come from a stranger's file: `restore` checks all of it before it touches the state.
 """
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.kernels import predictor
 from streamer.kernels.dispatch import State, Weights, feed, reset
 from streamer.kernels.packing import pad
 from streamer.kernels.products import Words
@@ -45,11 +48,17 @@ def take(spec: Spec, state: State) -> Memory:
     ring = state.codes.reshape(-1, voices)
     times = np.arange(position - layout["codes"][1][0], position)
     memory: Memory = {"position": state.position.copy(), "codes": ring[times % len(ring)].astype(np.int32)}
+    if spec.predictor:
+        memory |= predictor.take(spec.predictor, state.predictor, _start(spec, position))
     if isinstance(state, SampleRnnState):
-        return memory | _kept(state, position // spec.receptive_field, layout)
-    if spec.side:
-        memory["sides"] = state.sides.reshape(len(ring), voices, -1)[(times - 1) % len(ring), :, : spec.side]
+        memory |= _kept(state, position // spec.receptive_field, layout)
     return memory
+
+
+def _start(spec: Spec, position: int) -> int:
+    """The position from which on a state is fed."""
+    field = spec.receptive_field
+    return max(0, position - field) if isinstance(spec, WaveNetSpec) else position - position % field
 
 
 def _kept(state: SampleRnnState, frame: int, layout: Layout) -> Memory:
@@ -79,7 +88,6 @@ def restore(
     voices = state.logits.size // spec.levels
     _check(spec, voices, memory)
     position, codes = int(memory["position"][0]), memory["codes"].astype(np.int64)
-    sides = memory.get("sides", np.zeros((*codes.shape, spec.side), np.float32))
     reset(weights, state)
     state.position[0] = position - len(codes)
     known = 0
@@ -91,8 +99,9 @@ def restore(
         ring[np.arange(state.position[0], state.position[0] + known) % len(ring)] = codes[:known]
         state.position[0] += known
         _slot(state, position // known)[:] = np.concatenate([state.h, state.c])
-    sides = sides.reshape(len(codes), voices * spec.side)
-    feed(weights, state, codes[known:].ravel(), sides[known:], crew)
+    if spec.predictor:
+        predictor.restore(weights.predictor, state.predictor, int(state.position[0]), memory)
+    feed(weights, state, codes[known:].ravel(), crew)
     state.earliest[0] = position
 
 
@@ -100,11 +109,14 @@ def _layout(spec: Spec, position: int, voices: int) -> Layout:
     """Type and shape of all that a memory holds."""
     if isinstance(spec, WaveNetSpec):
         count = min(position, spec.receptive_field)
-        parts: Layout = {"sides": (np.float32, (count, voices, spec.side))} if spec.side else {}
+        parts: Layout = {}
     else:
         count = spec.frames[0] + position % spec.frames[0]
         names = "hc" if spec.state_width > spec.dim else "h"
         parts = dict.fromkeys(names, (np.float32, (spec.tiers, spec.rnn_layers, voices, spec.dim)))
+    if spec.predictor:
+        shapes = predictor.shapes(spec.predictor, _start(spec, position), voices)
+        parts |= {name: (np.float32, shape) for name, shape in shapes.items()}
     return {"position": (np.int64, (1,)), "codes": (np.int32, (count, voices))} | parts
 
 
@@ -119,6 +131,11 @@ def _check(spec: Spec, voices: int, memory: Mapping[str, NDArray[Any]]) -> None:
         raise ValueError(f"a memory's position is {position}: it must be from 0 to {LONGEST - 1}")
     for name, wanted in _layout(spec, position, voices).items():
         _check_array(name, memory[name], *wanted)
+    for name in set(memory) & set(predictor.LIMITS):
+        low, high, most = memory[name].min(), memory[name].max(), predictor.LIMITS[name]
+        if not -most <= low <= high <= most:
+            found = f"from {low:g} to {high:g}: it must be from {-most:g} to {most:g}"
+            raise ValueError(f"a memory's {name} runs {found}")
     codes, top = memory["codes"], spec.levels - 1
     if codes.size and not 0 <= codes.min() <= codes.max() <= top:
         found = f"from {codes.min()} to {codes.max()}"

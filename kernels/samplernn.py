@@ -24,11 +24,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.kernels import predictor
 from streamer.kernels.compiling import inner, part
 from streamer.kernels.nonlinear import sigmoid, tanh
 from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
 from streamer.kernels.precision import Scheme, scheme
-from streamer.kernels.products import Nonzero, matmat, matvec, matvec_sparse, multiply_positive
+from streamer.kernels.predictor import PredictorState, PredictorWeights
+from streamer.kernels.products import Nonzero, matmat, matvec_sparse, multiply_positive
 from streamer.kernels.views import borrowed, span, tail
 from streamer.models.specs import GATES, SampleRnnSpec
 
@@ -62,8 +64,7 @@ class SampleRnnWeights(NamedTuple):
     """M"""
     hidden: int
     """Hidden layers left in the perceptron after folding."""
-    side: int
-    """V, 0 without a side input."""
+    predictor: PredictorWeights
     code_scale: np.float32
     """A frame holds ``2 * (code / code_scale - 1)``."""
     frames: Integers
@@ -101,7 +102,7 @@ class SampleRnnWeights(NamedTuple):
     """(N,): each tier's first slot."""
     table_at: int
     """F Q -> D: what a code adds to the perceptron's sum from each place in the window, oldest first."""
-    side_at: int
+    forecast_at: int
     """V -> D"""
     hidden_at: Integers
     """(hidden,): D -> D"""
@@ -131,6 +132,7 @@ class SampleRnnState(NamedTuple):
     """(N, M, B, D)"""
     c: Floats
     """(N, M, B, D) in an LSTM, else empty"""
+    predictor: PredictorState
     kept: Floats
     """(the slowest frames of the slack, and one; 1 or 2, N, M, B, D), a ring: h, and c if there is any."""
     outputs: Floats
@@ -149,8 +151,6 @@ class SampleRnnState(NamedTuple):
     """(B, D): h behind the reset gate, where that comes before the product"""
     candidate: Floats
     """(B, D): that product"""
-    side: Floats
-    """(V,)"""
     sum: Floats
     """(B, D)"""
     other: Floats
@@ -202,7 +202,7 @@ class _Matrices:
         for tier in range(spec.tiers):
             self._add_tier(tier)
         self.table_at = self.store.add(_code_table(spec, tensors), packings.table)
-        self.side_at = self._add(_through_hidden(_side_weight(spec, tensors), spec, tensors))
+        self.forecast_at = self._add(_through_hidden(_forecast_weight(spec, tensors), spec, tensors))
         left = tensors["hidden_weight"][1 if _folds(spec) else 0 :]
         self.hidden_at = np.array([self._add(weight) for weight in left], np.int64)
         self.output_at = self._add(tensors["output_weight"])
@@ -271,8 +271,8 @@ def _code_table(spec: SampleRnnSpec, tensors: Tensors) -> NDArray[np.float32]:
     return np.concatenate(rows).astype(np.float32)
 
 
-def _side_weight(spec: SampleRnnSpec, tensors: Tensors) -> NDArray[np.float32]:
-    return tensors.get("side_weight", np.zeros((0, spec.dim), np.float32))
+def _forecast_weight(spec: SampleRnnSpec, tensors: Tensors) -> NDArray[np.float32]:
+    return tensors.get("forecast_weight", np.zeros((0, spec.dim), np.float32))
 
 
 def _rest(spec: SampleRnnSpec, tensors: Tensors) -> Floats:
@@ -298,7 +298,7 @@ def pack(spec: SampleRnnSpec, tensors: Tensors, precision: str = "fp32") -> Samp
         gates=spec.gates,
         layers=spec.rnn_layers,
         hidden=len(packed.hidden_at),
-        side=padded(spec.side),
+        predictor=predictor.pack(spec.predictor, spec.levels),
         code_scale=np.float32(spec.levels / 2),
         frames=np.array(spec.frames, np.int64),
         slots=np.array(spec.slots, np.int64),
@@ -318,7 +318,7 @@ def pack(spec: SampleRnnSpec, tensors: Tensors, precision: str = "fp32") -> Samp
         slot_bias=_slot_biases(spec, tensors),
         first_slot=np.cumsum([0, *spec.slots[:-1]], dtype=np.int64),
         table_at=packed.table_at,
-        side_at=packed.side_at,
+        forecast_at=packed.forecast_at,
         hidden_at=packed.hidden_at,
         hidden_bias=flatten(pad(tensors["hidden_bias"][1 if _folds(spec) else 0 :])),
         output_at=packed.output_at,
@@ -341,6 +341,7 @@ def new_state(weights: SampleRnnWeights, voices: int = 1, slack: int = 0) -> Sam
         ran=np.zeros(tiers, np.int64),
         h=zeros(memory),
         c=zeros((parts - 1) * memory),
+        predictor=predictor.new_state(weights.predictor, voices, slowest + slack),
         kept=zeros((-(-slack // slowest) + 1) * parts * memory),
         outputs=zeros(tiers * voices * dim),
         frame=zeros(int(frames.sum())),
@@ -350,7 +351,6 @@ def new_state(weights: SampleRnnWeights, voices: int = 1, slack: int = 0) -> Sam
         recurrent=zeros(voices * weights.gates * dim),
         reset=zeros(voices * dim),
         candidate=zeros(voices * dim),
-        side=zeros(weights.side),
         sum=zeros(voices * dim),
         other=zeros(voices * dim),
         window=Nonzero(flatten(np.ones(window)), np.zeros(window, np.int32), np.array([window])),
@@ -367,6 +367,7 @@ def reset(weights: SampleRnnWeights, state: SampleRnnState) -> None:
     state.position[0] = state.earliest[0] = 0
     state.codes[:] = weights.levels // 2
     state.ran[:] = -1
+    predictor.reset(state.predictor)
     rest = weights.rest.reshape(-1, 2, 1, weights.dim)
     state.h.reshape(len(rest), -1, weights.dim)[:] = rest[:, 0]
     if len(state.c):
@@ -591,8 +592,8 @@ def _run_due_tiers(weights: SampleRnnWeights, state: SampleRnnState, crew: Integ
 
 
 @inner
-def _sum_window(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew: Integers) -> None:
-    """The perceptron's sum: the slot, the table's rows for the window, the side input."""
+def _sum_window(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers) -> None:
+    """The perceptron's sum: the slot, the table's rows for the window, what the predictor tells."""
     window, dim, voices = weights.frames[-1], weights.dim, _voices(state)
     size, table = len(state.codes) // voices, tail(weights.matrices, weights.table_at)
     _upsample(weights, state, crew, len(weights.frames) - 1, state.position[0] % window, state.sum)
@@ -603,20 +604,17 @@ def _sum_window(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, 
             code = state.codes[at * voices + voice]
             state.window.rows[place] = np.int32(place * weights.levels + code)
         matvec_sparse(crew, total, total, table, total, state.window)
-        if weights.side > 0:
-            own = len(side) // voices
-            for i in range(own):
-                state.side[i] = side[voice * own + i]
-            matvec(crew, total, total, tail(weights.matrices, weights.side_at), state.side)
+    if weights.predictor.order > 0:
+        told = predictor.tell(weights.predictor, state.predictor, state.position[0])
+        _multiply(weights, state, crew, state.sum, state.sum, dim, weights.forecast_at, told)
 
 
 @part
-def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew: Integers) -> None:
-    """Compute the next codes' logits into ``state.logits``. side (B V,): known before those codes."""
-    weights, state = borrowed(weights), borrowed(state)
-    side, crew = borrowed(side), borrowed(crew)
+def advance(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers) -> None:
+    """Compute the next codes' logits into ``state.logits``."""
+    weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
     _run_due_tiers(weights, state, crew)
-    _sum_window(weights, state, side, crew)
+    _sum_window(weights, state, crew)
     x, other, voices, nonzero = state.sum, state.other, _voices(state), state.nonzero
     for layer in range(weights.hidden):
         bias = tail(weights.hidden_bias, layer * weights.dim)
@@ -625,10 +623,7 @@ def advance(weights: SampleRnnWeights, state: SampleRnnState, side: Floats, crew
         x, other = other, x
     matrix = tail(weights.matrices, weights.output_at)
     multiply_positive(crew, state.output, weights.output_bias, matrix, x, voices, nonzero)
-    levels, width = weights.levels, len(weights.output_bias)
-    for voice in range(voices):
-        for i in range(levels):
-            state.logits[voice * levels + i] = state.output[voice * width + i]
+    predictor.join(weights.predictor, state.predictor, state.position[0], state.output, state.logits)
 
 
 @part
@@ -638,14 +633,13 @@ def push(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers) -> N
     at = state.position[0] * len(codes) % len(state.codes)
     for voice in range(len(codes)):
         state.codes[at + voice] = codes[voice]
+    predictor.hear(weights.predictor, state.predictor, state.position[0], codes)
     state.position[0] += 1
     _keep(weights, state)
 
 
 @part
-def feed(
-    weights: SampleRnnWeights, state: SampleRnnState, codes: Integers, sides: Floats, crew: Integers
-) -> None:
+def feed(weights: SampleRnnWeights, state: SampleRnnState, codes: Integers, crew: Integers) -> None:
     """Append codes (T B,) that are given: as `advance` and `push` for each, without the perceptron."""
     weights, state = borrowed(weights), borrowed(state)
     codes, crew = borrowed(codes), borrowed(crew)

@@ -1,8 +1,8 @@
 """`Stepper`: a model that is stepped from Python. It validates; compiled code works on its weights and state.
 
-One convention holds everywhere: row i of logits, and of the side input, belongs to codes[i] and is known
-before it. From rest, row 0 is what the model says before any code. (torch's WaveNet gives in row t the logits
-of code t + 1: rows here are one later.)
+One convention holds everywhere: row i of logits belongs to codes[i] and is known before it. From rest, row 0
+is what the model says before any code. (torch's WaveNet gives in row t the logits of code t + 1: rows here
+are one later.)
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ def _generate(
     state: Any,
     crew: Any,
     codes: Any,
-    sides: Any,
     scratch: Any,
     keys: Any,
     temperature: float,
@@ -47,14 +46,13 @@ def _generate(
     top_p: float,
     typical_p: float,
 ) -> None:
-    """Fill codes (T B,), sides (T B V,); keys: seed, the first voice."""
+    """Fill codes (T B,); keys: seed, the first voice."""
     weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
     levels = weights.levels
     voices = len(state.logits) // levels
     count = len(codes) // voices
     for i in range(count):
-        width = len(sides) // count
-        advance(weights, state, span(sides, i * width, width), crew)
+        advance(weights, state, crew)
         for v in range(voices):
             u = uniform(keys[0], keys[1] + v, state.position[0])
             logits = span(state.logits, v * levels, levels)
@@ -63,11 +61,11 @@ def _generate(
 
 
 @compiled
-def _teacher_force(weights: Any, state: Any, crew: Any, codes: Any, sides: Any, logits: Any) -> None:
+def _teacher_force(weights: Any, state: Any, crew: Any, codes: Any, logits: Any) -> None:
     """Fill logits (T, B Q) while appending codes (T B,)."""
     voices = len(codes) // max(1, len(logits))
     for i in range(len(logits)):
-        advance(weights, state, sides[i], crew)
+        advance(weights, state, crew)
         logits[i] = state.logits
         push(weights, state, span(codes, i * voices, voices))
 
@@ -81,7 +79,7 @@ class Stepper:
         precision: of `PRECISIONS`; ``stepper.precision`` is what it comes to on this processor.
         threads: how many multiply; where it is more than one, `close` ends those that help.
         voices: how many streams share the weights, step by step. Arrays then have an axis for them after
-            time: codes (T, voices), logits (T, voices, Q), sides (T, voices, V).
+            time: codes (T, voices), logits (T, voices, Q).
         slack: how many samples back `rewind` can take it.
 
     Raises:
@@ -158,7 +156,7 @@ class Stepper:
         """At rest, have codes (T,) lie before the first one, in place of what the spec says is there.
 
         A WaveNet is fed them. A SampleRNN's tiers look back at the last frame of them, and their first states
-        stay: so the programs that these models come from begin from a seed.
+        stay, a predictor's too: so the programs that these models come from begin from a seed.
         """
         given = self._codes(codes)
         if isinstance(self.spec, WaveNetSpec):
@@ -206,23 +204,20 @@ class Stepper:
             raise SpecError("this model takes no condition: leave it out")
         wavenet.set_condition(self.weights, self.state, condition)
 
-    def feed(self, codes: ArrayLike, side: ArrayLike | None = None) -> None:
-        """Append codes (T,) that are given, with their side input (T, V): priming."""
-        given = self._codes(codes)
-        dispatch.feed(self.weights, self.state, given.ravel(), self._sides(side, len(given)), self.crew)
+    def feed(self, codes: ArrayLike) -> None:
+        """Append codes (T,) that are given: priming."""
+        dispatch.feed(self.weights, self.state, self._codes(codes).ravel(), self.crew)
 
-    def logits(self, side: ArrayLike | None = None) -> Floats:
-        """Logits (Q,) of the next code, given its side input (V,); appends nothing."""
-        sides = self._sides(None if side is None else np.asarray(side)[None], 1)
-        dispatch.advance(self.weights, self.state, sides[0], self.crew)
+    def logits(self) -> Floats:
+        """Logits (Q,) of the next code; appends nothing."""
+        dispatch.advance(self.weights, self.state, self.crew)
         return self._shaped(self.state.logits.copy(), self.spec.levels)
 
-    def teacher_forced(self, codes: ArrayLike, side: ArrayLike | None = None) -> Floats:
+    def teacher_forced(self, codes: ArrayLike) -> Floats:
         """Append codes (T,) and return the logits (T, Q) that the model gave for each before seeing it."""
         given = self._codes(codes)
         logits = np.zeros((len(given), self.voices * self.spec.levels), np.float32)
-        sides = self._sides(side, len(given))
-        _teacher_force(self.weights, self.state, self.crew, given.ravel(), sides, logits)
+        _teacher_force(self.weights, self.state, self.crew, given.ravel(), logits)
         return self._shaped(logits, self.spec.levels)
 
     def generate(
@@ -234,7 +229,6 @@ class Stepper:
         top_k: int = 0,
         top_p: float = 1.0,
         typical_p: float = 1.0,
-        side: ArrayLike | None = None,
     ) -> Codes:
         """Draw and append ``count`` codes (count,).
 
@@ -242,22 +236,21 @@ class Stepper:
         there are.
 
         voice: keys the random numbers; of several voices, it is the first one's. temperature: 0 takes the
-        most probable. top_k: 0 is off. top_p, typical_p: 1 is off. side: (count, V), if the spec has one.
+        most probable. top_k: 0 is off. top_p, typical_p: 1 is off.
         """
         codes = np.zeros(count * self.voices, np.int64)
         keys = np.array([seed, voice], np.int64)
         settings = float(temperature), int(top_k), float(top_p), float(typical_p)
-        sides = self._sides(side, count).ravel()
-        _generate(self.weights, self.state, self.crew, codes, sides, self._scratch, keys, *settings)
+        _generate(self.weights, self.state, self.crew, codes, self._scratch, keys, *settings)
         return codes if self.voices == 1 else codes.reshape(count, self.voices)
 
     def warm(self) -> None:
         """Compile, or load from disk, all that runs live; the state is left as it was."""
         other = self.sibling()
-        side, codes = np.zeros((1, *self._axis, self.spec.side), np.float32), np.zeros((1, *self._axis), int)
-        other.generate(1, side=side)
-        other.feed(codes, side)
-        other.teacher_forced(codes, side)
+        codes = np.zeros((1, *self._axis), int)
+        other.generate(1)
+        other.feed(codes)
+        other.teacher_forced(codes)
         other.rewind(other.position)
         other.reset()
         cache.mark_compiled(self.spec.architecture)
@@ -280,20 +273,6 @@ class Stepper:
             top = self.spec.levels - 1
             raise ValueError(f"codes run from {given.min()} to {given.max()}: they must be from 0 to {top}")
         return given
-
-    def _sides(self, side: ArrayLike | None, count: int) -> Floats:
-        """The side input as (T, B V)."""
-        width = self.spec.side
-        if side is None and width == 0:
-            return np.zeros((count, 0), np.float32)
-        if side is None:
-            raise ValueError(f"this model needs a side input of {width} numbers a sample")
-        sides = np.array(side, np.float32)
-        if sides.shape != (count, *self._axis, width):
-            raise ValueError(
-                f"the side input has shape {sides.shape}: it must be {(count, *self._axis, width)}"
-            )
-        return sides.reshape(count, self.voices * width)
 
 
 def _condition_words(spec: WaveNetSpec) -> str:

@@ -21,11 +21,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamer.kernels import predictor
 from streamer.kernels.compiling import inner, part
 from streamer.kernels.nonlinear import gate
 from streamer.kernels.packing import Bytes, Floats, Store, flatten, pad, padded, size, zeros
 from streamer.kernels.precision import scheme
-from streamer.kernels.products import Nonzero, matmat, matvec, multiply_positive
+from streamer.kernels.predictor import PredictorState, PredictorWeights
+from streamer.kernels.products import Nonzero, matmat, multiply_positive
 from streamer.kernels.views import borrowed, span, tail
 from streamer.models.errors import SpecError
 from streamer.models.specs import WaveNetSpec
@@ -53,15 +55,14 @@ class WaveNetWeights(NamedTuple):
     """K"""
     taps: int
     """Codes that the input convolution sees."""
-    side: int
-    """V, 0 without a side input."""
+    predictor: PredictorWeights
     residual_scale: np.float32
     dilations: Integers
     """(L,)"""
     table: Floats
     """(taps, Q, R): what a code adds to layer 0's input, oldest tap first; the newest has the bias."""
     matrices: Bytes
-    side_at: int
+    forecast_at: int
     """V -> R"""
     older_at: Integers
     """(L,): (K - 1) R -> 2 D, from a layer's older inputs, the oldest first"""
@@ -104,8 +105,7 @@ class WaveNetState(NamedTuple):
     """(1,): the position before which nothing is known, whatever the slack."""
     codes: Integers
     """(T, B), a ring"""
-    sides: Floats
-    """(T, B, V), a ring: what came with each code's successor, V padded."""
+    predictor: PredictorState
     queues: Floats
     """Every layer's ring of inputs, one after the other: (lengths[l], B, R) each."""
     starts: Integers
@@ -172,7 +172,7 @@ class _Matrices:
     def __init__(self, spec: WaveNetSpec, tensors: Tensors, precision: str) -> None:
         self._packing = scheme(precision, spec.parameters).matrix
         self.store = Store()
-        self.side_at = self._add(_get(tensors, "side_weight", 0, spec.residual))
+        self.forecast_at = self._add(_get(tensors, "forecast_weight", 0, spec.residual))
         self.older_at, self.newest_at, self.residual_at = [], [], []
         for layer in range(spec.layers):
             weight = _pad_halves(_pad_rows(tensors["gate_weight"][layer], spec.kernel))
@@ -203,12 +203,12 @@ def pack(spec: WaveNetSpec, tensors: Tensors, precision: str = "fp32") -> WaveNe
         gates=2 * padded(spec.gate),
         kernel=spec.kernel,
         taps=spec.input_kernel,
-        side=padded(spec.side),
+        predictor=predictor.pack(spec.predictor, spec.levels),
         residual_scale=np.float32(spec.residual_scale),
         dilations=np.array(spec.dilations, np.int64),
         table=_code_table(spec, tensors),
         matrices=packed.store.bytes(),
-        side_at=packed.side_at,
+        forecast_at=packed.forecast_at,
         older_at=np.array(packed.older_at, np.int64),
         newest_at=np.array(packed.newest_at, np.int64),
         gate_bias=flatten(_pad_halves(_get(tensors, "gate_bias", layers, 2 * spec.gate))),
@@ -221,7 +221,7 @@ def pack(spec: WaveNetSpec, tensors: Tensors, precision: str = "fp32") -> WaveNe
         output1_at=packed.output1_at,
         output1_bias=pad(_get(tensors, "output1_bias", spec.output)),
         output2_at=packed.output2_at,
-        output2_bias=pad(_get(tensors, "output2_bias", spec.levels)),
+        output2_bias=pad(_get(tensors, "output2_bias", spec.outputs)),
     )
 
 
@@ -241,7 +241,7 @@ def new_state(weights: WaveNetWeights, voices: int = 1, slack: int = 0) -> WaveN
         slack=np.full(1, slack),
         earliest=np.zeros(1, np.int64),
         codes=np.zeros(history * voices, np.int64),
-        sides=zeros(history * voices * weights.side),
+        predictor=predictor.new_state(weights.predictor, voices, history),
         queues=zeros(int(ends[-1])),
         starts=ends - lengths * width,
         lengths=lengths,
@@ -291,7 +291,7 @@ def set_condition(weights: WaveNetWeights, state: WaveNetState, condition: int |
 def reset(weights: WaveNetWeights, state: WaveNetState) -> None:
     """Take a state back to rest; its condition stays."""
     state.position[0] = state.earliest[0] = 0
-    state.sides[:] = 0
+    predictor.reset(state.predictor)
     state.queues[:] = 0
     state.ahead_at[0] = _NEVER
 
@@ -329,9 +329,7 @@ def _copy(out: Floats, values: Floats) -> None:
 
 
 @inner
-def _read_input(
-    weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers, time: int
-) -> None:
+def _read_input(weights: WaveNetWeights, state: WaveNetState, crew: Integers, time: int) -> None:
     """Put layer 0's input h_0[time] into h. What lies before the first code adds nothing."""
     width, voices = weights.residual, _voices(weights, state)
     length = len(state.codes) // voices
@@ -343,11 +341,10 @@ def _read_input(
             row = span(weights.table, (tap * weights.levels + code) * width, width)
             for i in range(width):
                 h[i] += row[i]
-        if weights.side > 0 and time >= 0:
-            own = len(side) // voices
-            kept = span(state.sides, (time % length * voices + voice) * weights.side, weights.side)
-            _copy(span(kept, 0, own), span(side, voice * own, own))
-            matvec(crew, h, h, tail(weights.matrices, weights.side_at), kept)
+    if weights.predictor.order > 0 and time >= 0:
+        told = predictor.tell(weights.predictor, state.predictor, time + 1)
+        matrix = tail(weights.matrices, weights.forecast_at)
+        matmat(crew, state.h, state.h, matrix, told, voices, width)
 
 
 @inner
@@ -420,10 +417,10 @@ def _add_residual(weights: WaveNetWeights, state: WaveNetState, crew: Integers, 
 
 
 @part
-def _run_layers(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
+def _run_layers(weights: WaveNetWeights, state: WaveNetState, crew: Integers) -> None:
     """All that later samples need of the newest codes: every layer but the last one's convolution."""
     time = state.position[0] - 1
-    _read_input(weights, state, side, crew, time)
+    _read_input(weights, state, crew, time)
     last = len(weights.dilations) - 1
     for layer in range(last):
         _convolve(weights, state, crew, layer, time)
@@ -433,11 +430,10 @@ def _run_layers(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew
 
 
 @part
-def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: Integers) -> None:
-    """Compute the next codes' logits into ``state.logits``. side (B V,): known once the newest codes are."""
-    weights, state = borrowed(weights), borrowed(state)
-    side, crew = borrowed(side), borrowed(crew)
-    _run_layers(weights, state, side, crew)
+def advance(weights: WaveNetWeights, state: WaveNetState, crew: Integers) -> None:
+    """Compute the next codes' logits into ``state.logits``."""
+    weights, state, crew = borrowed(weights), borrowed(state), borrowed(crew)
+    _run_layers(weights, state, crew)
     time, last, voices = state.position[0] - 1, len(weights.dilations) - 1, _voices(weights, state)
     _convolve(weights, state, crew, last, time)
     state.ahead_at[0] = time
@@ -446,33 +442,29 @@ def advance(weights: WaveNetWeights, state: WaveNetState, side: Floats, crew: In
     multiply_positive(crew, state.hidden, weights.output1_bias, matrix, state.skip, voices, nonzero)
     matrix = tail(weights.matrices, weights.output2_at)
     multiply_positive(crew, state.output, weights.output2_bias, matrix, state.hidden, voices, nonzero)
-    levels, width = weights.levels, len(weights.output2_bias)
-    for voice in range(voices):
-        for i in range(levels):
-            state.logits[voice * levels + i] = state.output[voice * width + i]
+    predictor.join(weights.predictor, state.predictor, time + 1, state.output, state.logits)
 
 
 @part
 def push(weights: WaveNetWeights, state: WaveNetState, codes: Integers) -> None:
     """Append a code, 0 to Q - 1, for each voice (B,). `advance` must have been called for the position."""
-    state, codes = borrowed(state), borrowed(codes)
+    weights, state, codes = borrowed(weights), borrowed(state), borrowed(codes)
     at = state.position[0] * len(codes) % len(state.codes)
     for voice in range(len(codes)):
         state.codes[at + voice] = codes[voice]
+    predictor.hear(weights.predictor, state.predictor, state.position[0], codes)
     state.position[0] += 1
 
 
 @part
-def feed(
-    weights: WaveNetWeights, state: WaveNetState, codes: Integers, sides: Floats, crew: Integers
-) -> None:
-    """Append codes (T B,) that are given, sides (T, B V): as `advance` and `push`, without the head."""
+def feed(weights: WaveNetWeights, state: WaveNetState, codes: Integers, crew: Integers) -> None:
+    """Append codes (T B,) that are given: as `advance` and `push` for each, without the head."""
     weights, state = borrowed(weights), borrowed(state)
     codes, crew = borrowed(codes), borrowed(crew)
     voices, last = _voices(weights, state), len(weights.dilations) - 1
     for i in range(len(codes) // voices):
         if state.position[0] > 0:
-            _run_layers(weights, state, sides[i], crew)
+            _run_layers(weights, state, crew)
             _look_ahead(weights, state, crew, last, state.position[0] - 1)
             state.ahead_at[0] = state.position[0] - 1
         push(weights, state, span(codes, i * voices, voices))

@@ -137,6 +137,9 @@ class Header:
         _require(
             levels == expected, f"the quantiser has {levels} levels, the spec {expected}: make them equal"
         )
+        kind = self.quantiser.kind
+        ok = self.spec.predictor is None or kind == "mulaw"
+        _require(ok, f"the quantiser is {kind}, the spec has a predictor: it needs mulaw")
 
 
 @dataclass(frozen=True)

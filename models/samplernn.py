@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamer.models import expert
 from streamer.models.initial import smooth, uniform
 from streamer.models.specs import GATES, SampleRnnSpec
 
@@ -23,7 +24,7 @@ class SampleRnn(nn.Module):
 
     embedding: Tensor
     input_weight: Tensor
-    side_weight: Tensor
+    forecast_weight: Tensor
     hidden_weight: Tensor
     hidden_bias: Tensor
     output_weight: Tensor
@@ -43,6 +44,8 @@ class SampleRnn(nn.Module):
             return torch.zeros(shape)
         if name == "embedding":
             return smooth(shape[0], shape[1], generator)
+        if name == "output_weight" and self.spec.predictor:
+            return torch.zeros(shape)  # the model begins as its predictor
         if name == "output_weight":
             return smooth(shape[1], shape[0], generator).T / sqrt(shape[0])
         fan_in = shape[-2] * (shape[0] if name == "input_weight" else 1)
@@ -57,14 +60,15 @@ class SampleRnn(nn.Module):
         return [[layer.expand(batch, -1) for layer in h0] for h0 in tiers]
 
     def forward(
-        self, codes: Tensor, state: State | None = None, side: Tensor | None = None
+        self, codes: Tensor, state: State | None = None, forecasts: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """Predict codes[:, F:] of codes (B, F + T): logits (B, T, Q) and the state after them.
 
         F is the slowest frame and T a multiple of it. Row t predicts codes[:, F + t] from what lies before
-        it. side: (B, T, V), known before the code it helps predict.
+        it. forecasts: (B, T, FORECAST), the predictor's of each of them.
         """
         spec, top = self.spec, self.spec.frames[0]
+        assert (forecasts is not None) == bool(spec.predictor), "forecasts go with a predictor"
         length = codes.shape[1] - top
         assert length > 0, f"{codes.shape[1]} codes: there must be more than the slowest frame's {top}"
         assert length % top == 0, f"{length} codes to predict: it must be a multiple of the frame {top}"
@@ -77,7 +81,7 @@ class SampleRnn(nn.Module):
             slots, tier_state = self._run_tier(tier, frames, slots, state[tier])
             after.append(tier_state)
         assert slots is not None
-        return self._perceptron(codes[:, top - spec.frames[-1] : -1], slots, side), after
+        return self._perceptron(codes[:, top - spec.frames[-1] : -1], slots, forecasts), after
 
     def _tier(self, tier: int, name: str) -> Tensor:
         return getattr(self, f"tier{tier}__{name.replace('.', '__')}")  # type: ignore[no-any-return]
@@ -132,6 +136,8 @@ class SampleRnn(nn.Module):
             _reorder(weight, GATES[spec.cell], _TORCH_GATES[kind]).mT.contiguous() for weight in weights[:2]
         ]
         flat += [_reorder(bias, GATES[spec.cell], _TORCH_GATES[kind]) for bias in weights[2:]]
+        if torch.is_autocast_enabled(x.device.type):  # or every time step would cast them anew
+            flat = [weight.to(torch.get_autocast_dtype(x.device.type)) for weight in flat]
         if kind == "gru":
             out, last = torch.gru(x, state[None].contiguous(), flat, True, 1, 0.0, False, False, True)
             return out, last[0]
@@ -139,20 +145,23 @@ class SampleRnn(nn.Module):
         out, h, c = torch.lstm(x, start, flat, True, 1, 0.0, False, False, True)
         return out, torch.cat([h[0], c[0]], -1)
 
-    def _perceptron(self, codes: Tensor, slots: Tensor, side: Tensor | None) -> Tensor:
+    def _perceptron(self, codes: Tensor, slots: Tensor, forecasts: Tensor | None) -> Tensor:
         """Codes (B, F - 1 + T) and slots (B, T, D) -> logits (B, T, Q)."""
         frame = self.spec.frames[-1]
         embedded = F.embedding(codes, self.embedding)
         window = embedded.unfold(1, frame, 1).transpose(2, 3).flatten(2)
         a = window @ self.input_weight.flatten(0, 1) + slots
-        if self.spec.side:
-            assert side is not None, "this spec needs a side input"
-            a = a + side @ self.side_weight
+        predictor = self.spec.predictor
+        if predictor is not None and forecasts is not None:
+            a = a + expert.features(predictor, self.spec.levels, forecasts) @ self.forecast_weight
         if self.spec.relu_after_sum:
             a = F.relu(a)
         for layer in range(self.spec.hidden):
             a = F.relu(a @ self.hidden_weight[layer] + self.hidden_bias[layer])
-        return a @ self.output_weight + self.output_bias
+        logits = a @ self.output_weight + self.output_bias
+        if predictor is None or forecasts is None:
+            return logits
+        return expert.joined(predictor, logits, forecasts)
 
 
 def _reorder(weight: Tensor, order: str, wanted: str) -> Tensor:

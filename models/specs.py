@@ -5,8 +5,8 @@ checkpoint reader agree without knowing each other. Matrices are stored (in, out
 ``y = x @ W + b``.
 
 Letters: Q levels (codes run 0..Q-1), R residual width, D gate width (WaveNet) or dim (SampleRNN), S skip
-width, A output width, E embedding width, C conditioning width, V side width, L layers, K kernel, F frame
-size in samples.
+width, A output width, E embedding width, C conditioning width, V features of the predictor, L layers, K
+kernel, F frame size in samples.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -48,9 +48,57 @@ def _require_scale(name: str, value: object) -> None:
     _require(ok, f"{name} is {value!r}: it must be a number above 0, at most 1")
 
 
+def _require_number(name: str, value: object, low: float, high: float) -> None:
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    _require(ok, f"{name} is {value!r}: it must be a number from {low:g} to {high:g}")
+
+
+def _require_predictor(value: object) -> None:
+    ok = value is None or isinstance(value, PredictorSpec)
+    _require(ok, f"predictor is {value!r}: it must be a PredictorSpec, or None")
+
+
 def _require_choice(name: str, value: object, choices: object) -> None:
     allowed = get_args(choices)
     _require(value in allowed, f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
+
+
+FEATURES = 16
+"""V: numbers that a network is told of what its predictor says, and of how well that has done."""
+ADJUSTMENTS = 2
+"""Outputs by which a network corrects its predictor: where the next sample is, and how surely."""
+
+
+@dataclass(frozen=True)
+class PredictorSpec:
+    """A linear predictor fitted anew, every few samples, to the decoded samples before.
+
+    Backward adaptation as in G.728 (Chen et al. 1992): nothing of it is learned, and a network has only to
+    learn what it leaves, as LPCNet does (Valin and Skoglund 2019). It says how probable each code is, by a
+    logistic around its prediction (`streamer.models.predictor`), and the network's logits are added to that.
+    """
+
+    order: int = 64
+    """Samples that a prediction is made of."""
+    window: int = 1024
+    """Samples that it is fitted to."""
+    hop: int = 128
+    """Samples from one fit to the next."""
+    correction: float = 1e-4
+    """White noise, as a part of the power, that is added before the fit: it bounds what can be predicted."""
+    expansion: float = 1.0
+    """The k-th coefficient is multiplied by its k-th power: below 1, resonances ring shorter."""
+    floor: float = 1e-4
+    """Least scale of the logistic, of full scale, where the network does not say otherwise."""
+
+    def __post_init__(self) -> None:
+        """Check every field; raise `SpecError` naming the first that cannot be built."""
+        _require_int("the predictor's order", self.order, 1, 256)
+        _require_int("the predictor's window", self.window, self.order + 1, 8192)
+        _require_int("the predictor's hop", self.hop, 8, 8192)
+        _require_number("the predictor's correction", self.correction, 1e-9, 1.0)
+        _require_number("the predictor's expansion", self.expansion, 0.5, 1.0)
+        _require_number("the predictor's floor", self.floor, 1e-6, 1.0)
 
 
 @dataclass(frozen=True)
@@ -91,8 +139,8 @@ class WaveNetSpec:
     condition_ids: int = 0
     """How many ids choose the conditioning vector from a table (ibab's gc_cardinality); 0 takes the vector
     itself."""
-    side: int = 0
-    """Width V of an input computed from past samples, added to the input convolution; 0 is none."""
+    predictor: PredictorSpec | None = None
+    """What it says is added to the input convolution, and its distribution to the logits."""
 
     def __post_init__(self) -> None:
         """Check every field; raise `SpecError` naming the first that cannot be built."""
@@ -105,7 +153,7 @@ class WaveNetSpec:
         _require_int("levels", self.levels, 2, MAX_LEVELS)
         _require_int("kernel", self.kernel, 2, 3)
         _require_int("input_kernel", self.input_kernel, 1, 64)
-        for name in ("embedding", "condition", "side"):
+        for name in ("embedding", "condition"):
             _require_int(name, getattr(self, name), 0, MAX_WIDTH)
         _require_int("condition_ids", self.condition_ids, 0, MAX_LEVELS)
         _require(
@@ -113,6 +161,7 @@ class WaveNetSpec:
         )
         for name in ("input_bias", "gate_bias", "residual_bias", "skip_bias", "output_bias", "output2_bias"):
             _require_bool(name, getattr(self, name))
+        _require_predictor(self.predictor)
         _require_scale("residual_scale", self.residual_scale)
         _require_scale("skip_scale", self.skip_scale)
         queued = self.receptive_field * self.residual
@@ -136,6 +185,11 @@ class WaveNetSpec:
         return (self.kernel - 1) * sum(self.dilations) + self.input_kernel
 
     @property
+    def outputs(self) -> int:
+        """Numbers that come out last: a logit for each code and, behind them, what adjusts a predictor."""
+        return self.levels + (ADJUSTMENTS if self.predictor else 0)
+
+    @property
     def parameters(self) -> int:
         """Number of weights."""
         return sum(prod(shape) for shape in self.tensors().values())
@@ -149,8 +203,8 @@ class WaveNetSpec:
         shapes["input_weight"] = (self.input_kernel, self.embedding or self.levels, self.residual)
         if self.input_bias:
             shapes["input_bias"] = (self.residual,)
-        if self.side:
-            shapes["side_weight"] = (self.side, self.residual)
+        if self.predictor:
+            shapes["forecast_weight"] = (FEATURES, self.residual)
         shapes["gate_weight"] = (layers, self.kernel * self.residual, two_gates)
         if self.gate_bias:
             shapes["gate_bias"] = (layers, two_gates)
@@ -167,9 +221,9 @@ class WaveNetSpec:
         shapes["output1_weight"] = (self.skip, self.output)
         if self.output_bias:
             shapes["output1_bias"] = (self.output,)
-        shapes["output2_weight"] = (self.output, self.levels)
+        shapes["output2_weight"] = (self.output, self.outputs)
         if self.output2_bias:
-            shapes["output2_bias"] = (self.levels,)
+            shapes["output2_bias"] = (self.outputs,)
         return shapes
 
 
@@ -221,8 +275,8 @@ class SampleRnnSpec:
     """Hidden layers of the perceptron after the sum: 2 (PRiSM, Mehri) or 1 (deepsound)."""
     relu_after_sum: bool = False
     """deepsound applies a ReLU to the sum; the others go straight into the first hidden layer."""
-    side: int = 0
-    """Width V of an input computed from past samples, added to the perceptron's sum; 0 is none."""
+    predictor: PredictorSpec | None = None
+    """What it says is added to the perceptron's sum, and its distribution to the logits."""
 
     def __post_init__(self) -> None:
         """Check every field; raise `SpecError` naming the first that cannot be built."""
@@ -240,12 +294,12 @@ class SampleRnnSpec:
         _require_int("levels", self.levels, 2, MAX_LEVELS)
         _require_int("embedding", self.embedding, 1, MAX_WIDTH)
         _require_int("hidden", self.hidden, 1, 2)
-        _require_int("side", self.side, 0, MAX_WIDTH)
         _require_choice("cell", self.cell, Cell)
         _require_choice("skips", self.skips, SkipScheme)
         _require_choice("upsample_bias", self.upsample_bias, UpsampleBias)
         for name in ("learned_h0", "expand_top", "relu_after_sum"):
             _require_bool(name, getattr(self, name))
+        _require_predictor(self.predictor)
         _require(
             self.parameters <= MAX_PARAMETERS,
             f"{self.parameters} weights: at most {MAX_PARAMETERS} can be loaded",
@@ -275,6 +329,11 @@ class SampleRnnSpec:
     def receptive_field(self) -> int:
         """Codes that the tiers look at directly; the recurrent state remembers beyond."""
         return self.frames[0]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that come out last: a logit for each code and, behind them, what adjusts a predictor."""
+        return self.levels + (ADJUSTMENTS if self.predictor else 0)
 
     @property
     def parameters(self) -> int:
@@ -328,12 +387,12 @@ class SampleRnnSpec:
             shapes |= self._tier_tensors(tier)
         shapes["embedding"] = (self.levels, self.embedding)
         shapes["input_weight"] = (self.frames[-1], self.embedding, self.dim)
-        if self.side:
-            shapes["side_weight"] = (self.side, self.dim)
+        if self.predictor:
+            shapes["forecast_weight"] = (FEATURES, self.dim)
         shapes["hidden_weight"] = (self.hidden, self.dim, self.dim)
         shapes["hidden_bias"] = (self.hidden, self.dim)
-        shapes["output_weight"] = (self.dim, self.levels)
-        shapes["output_bias"] = (self.levels,)
+        shapes["output_weight"] = (self.dim, self.outputs)
+        shapes["output_bias"] = (self.outputs,)
         return shapes
 
 
@@ -354,6 +413,8 @@ def spec_from_json(data: object) -> Spec:
     """Read what `spec_to_json` wrote; raise `SpecError` on anything foreign or missing."""
     _require(isinstance(data, dict), "the spec is not a JSON object")
     values = dict(data)  # type: ignore[call-overload]
+    if values.get("side") == 0:  # of an input that nothing could compute: all files have it that are older
+        del values["side"]
     architecture = values.pop("architecture", None)
     known = isinstance(architecture, str) and architecture in ARCHITECTURES
     _require(known, f"architecture {architecture!r} is unknown: it must be wavenet or samplernn")
@@ -362,6 +423,16 @@ def spec_from_json(data: object) -> Spec:
     _require(not foreign, f"the spec has unknown fields: {', '.join(map(repr, foreign))}")
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     try:
+        if values.get("predictor") is not None:
+            values["predictor"] = _predictor_from_json(values["predictor"])
         return kind(**values | lists)
     except TypeError as error:
         raise SpecError(f"the spec is incomplete: {error}") from None
+
+
+def _predictor_from_json(data: object) -> PredictorSpec:
+    _require(isinstance(data, dict), f"predictor is {data!r}: it must be a JSON object, or null")
+    assert isinstance(data, dict)
+    foreign = sorted(set(data) - {field.name for field in fields(PredictorSpec)})
+    _require(not foreign, f"the predictor has unknown fields: {', '.join(map(repr, foreign))}")
+    return PredictorSpec(**data)

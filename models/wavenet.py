@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamer.models import expert
 from streamer.models.initial import smooth, uniform
 from streamer.models.specs import WaveNetSpec
 
@@ -24,7 +25,7 @@ class WaveNet(nn.Module):
 
     embedding: Tensor
     input_weight: Tensor
-    side_weight: Tensor
+    forecast_weight: Tensor
     gate_weight: Tensor
     gate_bias: Tensor
     condition_embedding: Tensor
@@ -52,6 +53,8 @@ class WaveNet(nn.Module):
         if name == "input_weight" and not self.spec.embedding:
             taps = [smooth(levels, shape[2], generator) for _ in range(shape[0])]
             return torch.stack(taps) / sqrt(shape[0])
+        if name == "output2_weight" and self.spec.predictor:
+            return torch.zeros(shape)  # the model begins as its predictor
         if name == "output2_weight":
             return smooth(levels, shape[0], generator).T / sqrt(shape[0])
         return uniform(shape, shape[-2], generator)
@@ -60,17 +63,18 @@ class WaveNet(nn.Module):
         self,
         codes: Tensor,
         condition: Tensor | None = None,
-        side: Tensor | None = None,
+        forecasts: Tensor | None = None,
         from_rest: bool = True,
     ) -> Tensor:
         """Predict the code after each of codes (B, T): logits (B, T, Q).
 
-        condition: ids (B,) or vectors (B, C), as the spec says. side: (B, T, V); side[t] is known once
-        condition: ids (B,) or vectors (B, C), as the spec says. side: (B, T, V); side[t] is known once
-        codes[t] is. from_rest: start from zero vectors, as a stepper does. Otherwise only what the whole
-        receptive field covers is computed, and logits are those of the last T - receptive_field + 1 codes.
+        condition: ids (B,) or vectors (B, C), as the spec says. forecasts: (B, T, FORECAST), the predictor's
+        of the code after each. from_rest: start from zero vectors, as a stepper does. Otherwise only what the
+        whole receptive field covers is computed, and logits are those of the last T - receptive_field + 1
+        codes.
         """
-        h = self._input(codes, side, from_rest)
+        assert (forecasts is not None) == bool(self.spec.predictor), "forecasts go with a predictor"
+        h = self._input(codes, forecasts, from_rest)
         gates = self._condition(condition)
         length = h.shape[1] if from_rest else codes.shape[1] - self.spec.receptive_field + 1
         outputs = []
@@ -79,13 +83,16 @@ class WaveNet(nn.Module):
             outputs.append(z[:, -length:])
             if layer < self.spec.layers - 1:
                 h = self._residual(h[:, -z.shape[1] :], z, layer)
-        return self._output(torch.cat(outputs, -1))
+        logits = self._output(torch.cat(outputs, -1))
+        if self.spec.predictor is None or forecasts is None:
+            return logits
+        return expert.joined(self.spec.predictor, logits, forecasts[:, -length:])
 
     def _get(self, name: str) -> Tensor | float:
         """A parameter that the spec may leave out, as something that can be added."""
         return self._parameters.get(name) if name in self._parameters else 0.0  # type: ignore[return-value]
 
-    def _input(self, codes: Tensor, side: Tensor | None, from_rest: bool) -> Tensor:
+    def _input(self, codes: Tensor, forecasts: Tensor | None, from_rest: bool) -> Tensor:
         taps = self.spec.input_kernel
         h: Tensor | float = self._get("input_bias")
         for tap in range(taps):
@@ -94,9 +101,8 @@ class WaveNet(nn.Module):
             else:
                 x = F.embedding(codes, self.input_weight[tap])
             h = _delay(x, taps - 1 - tap) + h
-        if self.spec.side:
-            assert side is not None, "this spec needs a side input"
-            h = h + side @ self.side_weight
+        if self.spec.predictor is not None and forecasts is not None:
+            h = h + expert.features(self.spec.predictor, self.spec.levels, forecasts) @ self.forecast_weight
         assert isinstance(h, Tensor)
         return h if from_rest else h[:, taps - 1 :]
 

@@ -22,7 +22,6 @@ from streamer.ceilings import REFERENCE_BYTES, Memory, filled_memory
 from streamer.contenders import VOICES, Contender, Tell, Tensors, Ways
 from streamer.library import open_model
 from streamer.models import library
-from streamer.models.errors import StreamerError
 from streamer.models.specs import Spec
 from streamer.rows import Key, Row, slower
 from streamer.shapes import SHAPES, random_weights
@@ -82,7 +81,7 @@ def run(
             for contender in contenders.kernels(spec, tensors, ways_for(name, ways)):
                 stack.callback(contender.close)
                 entered.append(contender)
-            if torch_too:
+            if torch_too and not spec.predictor:  # torch has it in training only
                 entered += contenders.torch_engines(spec, tensors, tell)
             rows += summarise(name, spec.parameters, entered, measure(entered, effort))
     return rows
@@ -122,8 +121,6 @@ def _subject(name: str) -> tuple[Spec, Callable[[], Tensors]]:
     if name in SHAPES:
         return SHAPES[name], lambda: random_weights(SHAPES[name])
     checkpoint = open_model(name)[1]
-    if checkpoint.spec.side:
-        raise StreamerError(f"{name}: it needs an input from past samples that this version cannot compute")
     return checkpoint.spec, lambda: checkpoint.tensors
 
 

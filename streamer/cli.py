@@ -10,8 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,6 +21,7 @@ from streamer.controls import CONTROLS, DEFAULT_PORT, Control, Value
 from streamer.library import DEFAULT_MODEL, open_model
 from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Kind
+from streamer.models.training.presets import PRESETS
 from streamer.precision import AUTO, SETTINGS
 
 if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands that need it
@@ -170,12 +170,24 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_train(commands: Any) -> None:
-    example = "streamer train corpora/lead-guitar --recipe lead-guitar"
-    parser = _command(commands, "train", _train, "Train a model on a folder of audio, by a recipe.", example)
+    about, example = "Train a model on a folder of audio.", "streamer train ~/music/album --for laptop-16k"
+    parser = _command(commands, "train", _train, about, example)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="audio files, searched recursively")
-    parser.add_argument("--recipe", required=True, help="a recipe's name, or a TOML file")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--for",
+        choices=PRESETS,
+        default=PRESETS[0],
+        dest="preset",
+        help=f"a model for this class of machines, at this rate; {PRESETS[0]} by default",
+    )
+    what.add_argument("--recipe", help="another recipe's name, or a TOML file")
     parser.add_argument(
-        "--run", type=Path, dest="run_folder", metavar="FOLDER", help="default: runs/RECIPE; resumed"
+        "--run",
+        type=Path,
+        dest="run_folder",
+        metavar="FOLDER",
+        help="resumed where it exists; default: runs/RECIPE, or runs/FOLDER-PRESET",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
@@ -240,7 +252,7 @@ def _add_export(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     about = (
         "Measure the steppers' speed beside torch, with cached state and without; after latency, how soon a "
-        "cue is heard; after soak, what a long storm of cues costs."
+        "cue is heard; after soak, what a long storm of cues costs; after training, how fast recipes train."
     )
     example = "streamer bench lead-guitar --json; streamer bench latency lead-guitar"
     parser = _command(commands, "bench", _bench, about, example)
@@ -423,7 +435,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    kinds = {"latency": _bench_latency, "soak": _bench_soak}
+    kinds = {"latency": _bench_latency, "soak": _bench_soak, "training": _bench_training}
     return kinds.get("".join(options.models[:1]), _bench_speed)(options)
 
 
@@ -453,6 +465,20 @@ def _bench_soak(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench_training(options: argparse.Namespace) -> int:
+    from streamer import training
+
+    training.require_torch()
+    from streamer import training_speed
+
+    found = training_speed.run(options.models[1:])
+    if options.json:
+        say(training_speed.as_json(found))
+    else:
+        _print_table([asdict(each) for each in found], training_speed.COLUMNS)
+    return 0
+
+
 def _bench_speed(options: argparse.Namespace) -> int:
     from streamer import bench, contenders, depth, plots, rows
 
@@ -478,25 +504,20 @@ def _bench_speed(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    try:
-        import torch
-    except ImportError:
-        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
-    from streamer.models import train
+    from streamer import training
 
-    recipe_path = train.find_recipe(options.recipe)
-    recipe = train.read_recipe(recipe_path)
-    run_folder = options.run_folder or Path("runs") / recipe_path.stem
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = train.find_device(options.device)
-    say(
-        f"Training {recipe_path.stem} on {options.folder} into {run_folder}; "
-        "Ctrl-C stops, the same command resumes."
-    )
-    with _training_bar(recipe.plan.steps) as (tell, note):
-        best = train.train(options.folder, recipe, run_folder, device, tell, note)
-    say(f"The best model so far is {best}; hear it with: streamer play {best}")
+    return training.run(options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    try:
+        from streamer.models import onnx_export
+    except ImportError:
+        raise StreamerError("ONNX needs one more package: pip install 'streamer[onnx]'") from None
+
+    name, model = open_model(options.model)
+    onnx_export.export(model, options.out)
+    say(f"One step of {name} is in {options.out}; docs/export.md says how to run it.")
     return 0
 
 
@@ -510,18 +531,6 @@ def _logits(options: argparse.Namespace) -> int:
     from streamer import logits
 
     return logits.run(options)
-
-
-def _export(options: argparse.Namespace) -> int:
-    try:
-        from streamer.models import onnx_export
-    except ImportError:
-        raise StreamerError("ONNX needs one more package: pip install 'streamer[onnx]'") from None
-
-    name, model = open_model(options.model)
-    onnx_export.export(model, options.out)
-    say(f"One step of {name} is in {options.out}; docs/export.md says how to run it.")
-    return 0
 
 
 def _price(options: argparse.Namespace) -> int:
@@ -552,27 +561,6 @@ def _price_rows(bits: PrecisionBits) -> list[dict[str, Any]]:
         {"precision": name, "bits a sample": f"{value:.4f}", "against fp32": price_words(name, bits)}
         for name, value in measured.items()
     ]
-
-
-@contextmanager
-def _training_bar(steps: int) -> Iterator[tuple[Callable[[Any], None], Callable[[str], None]]]:
-    """A progress bar, as what takes each step's progress, and what says a line above the bar."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    text = TextColumn("{task.completed}/{task.total} {task.description}")
-    with Progress(BarColumn(), text, TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=steps)
-
-        def note(line: str) -> None:  # a file's name may look like markup
-            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        def tell(now: Any) -> None:
-            told = f"{now.bits:.3f} bits a sample, {now.samples_per_second:,.0f} samples/s"
-            bar.update(task, completed=now.step, description=told)
-            if now.held_out is not None:
-                note(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
-
-        yield tell, note
 
 
 def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:

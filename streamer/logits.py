@@ -56,8 +56,6 @@ def write(
     """
     if not len(codes):
         raise StreamerError("there are no codes: give at least one")
-    if model.spec.side:
-        raise StreamerError("the model needs an input from past samples that this version cannot compute")
     stepper = Stepper(model.spec, model.tensors, condition, precision=precision)
     try:
         if history is not None:

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, Provenance
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import Cell, SampleRnnSpec, SkipScheme, Spec, UpsampleBias, WaveNetSpec
+from streamer.models.specs import (
+    Cell,
+    PredictorSpec,
+    SampleRnnSpec,
+    SkipScheme,
+    Spec,
+    UpsampleBias,
+    WaveNetSpec,
+)
 
 BIASES = ("input_bias", "gate_bias", "residual_bias", "skip_bias", "output_bias", "output2_bias")
 
@@ -31,6 +39,22 @@ PROVENANCE = Provenance(
 
 
 @st.composite
+def predictor_specs(draw: st.DrawFn) -> PredictorSpec:
+    order = draw(st.integers(1, 12))
+    return PredictorSpec(
+        order=order,
+        window=order + draw(st.integers(8, 30)),
+        hop=draw(st.integers(8, 9)),
+        correction=draw(st.sampled_from([1e-4, 1e-2])),
+        expansion=draw(st.sampled_from([1.0, 0.99])),
+        floor=draw(st.sampled_from([1e-4, 1e-2])),
+    )
+
+
+predictors = st.one_of(st.none(), predictor_specs())
+
+
+@st.composite
 def wavenet_specs(draw: st.DrawFn) -> WaveNetSpec:
     condition = draw(st.integers(0, 3))
     return WaveNetSpec(
@@ -47,7 +71,7 @@ def wavenet_specs(draw: st.DrawFn) -> WaveNetSpec:
         skip_scale=draw(st.sampled_from([1.0, 0.3])),
         condition=condition,
         condition_ids=draw(st.integers(0, 3)) if condition else 0,
-        side=draw(st.integers(0, 2)),
+        predictor=draw(predictors),
         **{name: draw(st.booleans()) for name in BIASES},
     )
 
@@ -70,7 +94,7 @@ def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
         upsample_bias=draw(st.sampled_from(get_args(UpsampleBias))),
         hidden=draw(st.integers(1, 2)),
         relu_after_sum=draw(st.booleans()),
-        side=draw(st.integers(0, 2)),
+        predictor=draw(predictors),
     )
 
 

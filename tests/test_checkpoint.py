@@ -25,7 +25,7 @@ from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, PrecisionBits, Provenance
 from streamer.models.errors import CheckpointError
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 
 SPEC = WaveNetSpec(dilations=(1, 2), residual=4, gate=3, skip=5, output=6, levels=8)
 Edit = Callable[[dict[str, Any]], object]
@@ -558,7 +558,9 @@ def test_the_documents_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert names["model"] == checkpoint.load(tmp_path / "mine.safetensors")
 
 
-@pytest.mark.parametrize("kind", [WaveNetSpec, SampleRnnSpec, Quantiser, Provenance, PrecisionBits])
+@pytest.mark.parametrize(
+    "kind", [WaveNetSpec, SampleRnnSpec, PredictorSpec, Quantiser, Provenance, PrecisionBits]
+)
 def test_the_document_names_every_field(kind: type[Any]) -> None:
     text = DOCUMENT.read_text()
     assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text] == []

@@ -14,11 +14,12 @@ from safetensors.numpy import load, save
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import rewind
 from streamer.kernels.stepper import Stepper
-from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 
-LONGEST = 240
 AFTER = 30
 SMALL_WAVENET = WaveNetSpec((1, 2, 4, 8), 12, 20, 18, 33, levels=50, input_kernel=2)
+PREDICTOR = PredictorSpec(order=5, window=20, hop=8)
+PREDICTED = replace(SMALL_WAVENET, predictor=PREDICTOR)
 SMALL_SAMPLERNN = SampleRnnSpec((12, 4), 20, 2, levels=50, embedding=8)
 
 seeds = st.integers(0, 2**32 - 1)
@@ -30,14 +31,13 @@ moves = st.lists(
 
 
 class Case:
-    """A model with random weights and condition, and side input for every position."""
+    """A model with random weights and condition."""
 
     def __init__(self, spec: Spec, seed: int, voices: int = 1) -> None:
         self.spec, self.voices = spec, voices
         self.rng = np.random.default_rng(seed)
         self.tensors = weights_of(spec, seed)
         self.axis = (voices,) if voices > 1 else ()
-        self.sides = self.rng.standard_normal((LONGEST, *self.axis, spec.side)).astype(np.float32)
         self.condition: Any = None
         if isinstance(spec, WaveNetSpec) and spec.condition:
             ids = spec.condition_ids
@@ -50,13 +50,13 @@ class Case:
         return self.rng.integers(0, self.spec.levels, (count, *self.axis))
 
     def feed(self, model: Stepper, codes: NDArray[np.int64]) -> None:
-        model.feed(codes, self.sides[model.position :][: len(codes)])
+        model.feed(codes)
 
     def logits(self, model: Stepper, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        return model.teacher_forced(codes, self.sides[model.position :][: len(codes)])
+        return model.teacher_forced(codes)
 
     def ask(self, model: Stepper) -> None:
-        model.logits(self.sides[model.position])
+        model.logits()
 
     def wander(self, model: Stepper, moves: list[tuple[int, int, bool, bool]]) -> NDArray[np.int64]:
         """Go on and back, and return the codes that are left."""
@@ -86,7 +86,7 @@ class Case:
     replace(SMALL_SAMPLERNN, cell="lstm-theano"), 1, 1, 13, [(13, 13, False, True), (12, 12, True, True)]
 )
 @example(replace(SMALL_SAMPLERNN, cell="lstm-keras"), 1, 2, 12, [(25, 13, False, True), (0, 0, False, False)])
-@example(replace(SMALL_WAVENET, embedding=0, side=3), 2, 2, 17, [(40, 17, False, True), (3, 3, True, False)])
+@example(PREDICTED, 2, 2, 17, [(40, 17, False, True), (3, 3, True, False)])
 def test_what_was_taken_back_has_never_been(
     spec: Spec, seed: int, voices: int, slack: int, moves: list[tuple[int, int, bool, bool]]
 ) -> None:
@@ -170,7 +170,7 @@ def test_threads_go_back_alike(spec: Spec) -> None:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(specs, seeds, voices, st.integers(0, 60), st.integers(0, 60), moves)
 @example(replace(SMALL_SAMPLERNN, cell="lstm-theano"), 1, 1, 0, 5, [(12, 0, False, True)])
-@example(replace(SMALL_WAVENET, side=3), 2, 2, 17, 0, [(50, 3, False, True), (50, 0, False, True)])
+@example(PREDICTED, 2, 2, 17, 0, [(50, 3, False, True), (50, 0, False, True)])
 def test_a_memory_goes_on_where_it_was_taken(
     spec: Spec, seed: int, voices: int, slack: int, other_slack: int, moves: list[tuple[int, int, bool, bool]]
 ) -> None:
@@ -207,9 +207,13 @@ def test_what_follows_a_memory_can_be_taken_back(
     ("spec", "bytes_"),
     [
         (SMALL_WAVENET, 8 + 4 * 17),
-        (replace(SMALL_WAVENET, side=3), 8 + 4 * 17 * (1 + 3)),
+        (PREDICTED, 8 + 4 * 17 + 4 * (20 + (100 - 17) % 8 + 4)),
         (SMALL_SAMPLERNN, 8 + 4 * (12 + 100 % 12) + 4 * 4 * 20),
         (replace(SMALL_SAMPLERNN, cell="lstm-theano"), 8 + 4 * (12 + 100 % 12) + 2 * 4 * 4 * 20),
+        (
+            replace(SMALL_SAMPLERNN, predictor=PREDICTOR),
+            8 + 4 * (12 + 100 % 12) + 4 * 4 * 20 + 4 * (20 + (100 - 100 % 12) % 8 + 4),
+        ),
     ],
 )
 def test_a_memory_holds_no_more_than_is_needed(spec: Spec, bytes_: int) -> None:
@@ -234,11 +238,11 @@ DAMAGE: dict[str, tuple[Spec, dict[str, Any], str]] = {
     "high": (SMALL_WAVENET, {"codes": np.full((17, 1), 50, np.int32)}, "run from 50 to 50: .* 0 to 49"),
     "low": (SMALL_SAMPLERNN, {"codes": np.full((16, 1), -1, np.int32)}, "run from -1 to -1: .* 0 to 49"),
     "nan": (SMALL_SAMPLERNN, {"h": np.full((2, 2, 1, 20), np.nan, np.float32)}, "h is not finite"),
-    "infinite": (
-        replace(SMALL_WAVENET, side=1),
-        {"sides": np.full((17, 1, 1), np.inf, np.float32)},
-        "sides is not finite",
-    ),
+    "deaf": (PREDICTED, {"heard": None}, "it must hold position, codes, heard, forecast$"),
+    "unheard": (PREDICTED, {"heard": np.zeros((20, 1), np.float32)}, r"\(20, 1\): .* float32 \(23, 1\)"),
+    "infinite": (PREDICTED, {"forecast": np.full((1, 4), np.inf, np.float32)}, "forecast is not finite"),
+    "loud": (PREDICTED, {"heard": np.full((23, 1), 2, np.float32)}, "runs from 2 to 2: .* from -1 to 1"),
+    "huge": (PREDICTED, {"forecast": np.full((1, 4), -1e9, np.float32)}, "from -1e[+]09 to -1e[+]09: "),
 }
 
 

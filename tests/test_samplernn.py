@@ -9,13 +9,14 @@ from draws import samplernn_specs, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from slow_expert import forecasts_for, row_of, slow_features, slow_logits
 
 from streamer.models.samplernn import SampleRnn
-from streamer.models.specs import GATES, SampleRnnSpec
+from streamer.models.specs import GATES, PredictorSpec, SampleRnnSpec
 
 Weights = dict[str, NDArray[np.float32]]
 
-WIDE = SampleRnnSpec(frames=(6, 2), dim=12, rnn_layers=2, levels=20, embedding=8, side=2)
+WIDE = SampleRnnSpec(frames=(6, 2), dim=12, rnn_layers=2, levels=20, embedding=8)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -25,12 +26,12 @@ def build(spec: SampleRnnSpec, weights: Weights) -> SampleRnn:
     return module
 
 
-def inputs(spec: SampleRnnSpec, frames: int, seed: int) -> dict[str, torch.Tensor]:
-    """Random codes (2, F + T) and side input (2, T, V), T that many slowest frames: what `forward` takes."""
+def inputs(spec: SampleRnnSpec, frames: int, seed: int) -> dict[str, torch.Tensor | None]:
+    """Random codes (2, F + T) and forecasts of T that many slowest frames: what `forward` takes."""
     rng, top = np.random.default_rng(seed), spec.frames[0]
     return {
         "codes": torch.tensor(rng.integers(0, spec.levels, (2, (1 + frames) * top))),
-        "side": torch.tensor(rng.standard_normal((2, frames * top, spec.side)), dtype=torch.float32),
+        "forecasts": forecasts_for(spec, rng, frames * top),
     }
 
 
@@ -65,19 +66,20 @@ class Slow:
         self.state = [list(self.w.get(f"tier{tier}.h0", rest)) for tier in range(spec.tiers)]
         self.slots = [np.zeros((ratio, spec.dim)) for ratio in spec.slots]
 
-    def logits(self, codes: NDArray, side: NDArray) -> NDArray:
-        """Logits (Q,) of the sample after codes (t,), t at least the slowest frame; side (V,)."""
+    def logits(self, codes: NDArray, forecasts: NDArray | None) -> NDArray:
+        """Logits (Q,) of the sample after codes (t,), t at least the slowest frame; its forecast (1, 4)."""
         spec, w, t = self.spec, self.w, len(codes)
         for tier, frame in enumerate(spec.frames):
             if t % frame == 0:
                 self.run_tier(tier, codes)
         fastest = spec.frames[-1]
         a = sum(w["embedding"][codes[t - fastest + p]] @ w["input_weight"][p] for p in range(fastest))
-        a = a + self.slots[-1][t % fastest] + (side @ w["side_weight"] if spec.side else 0)
+        a = a + self.slots[-1][t % fastest]
+        a = a + (slow_features(spec, forecasts)[0] @ w["forecast_weight"] if spec.predictor else 0)
         a = np.maximum(a, 0) if spec.relu_after_sum else a
         for weight, bias in zip(w["hidden_weight"], w["hidden_bias"], strict=True):
             a = np.maximum(a @ weight + bias, 0)
-        return a @ w["output_weight"] + w["output_bias"]
+        return slow_logits(spec, (a @ w["output_weight"] + w["output_bias"])[None], forecasts)[0]
 
     def run_tier(self, tier: int, codes: NDArray) -> None:
         spec, t, frame = self.spec, len(codes), self.spec.frames[tier]
@@ -108,9 +110,12 @@ def test_equals_the_slow_reading(spec: SampleRnnSpec, seed: int) -> None:
     with torch.no_grad():
         logits = build(spec, weights)(**given_inputs)[0].numpy()
     for row in range(2):
-        codes, side = given_inputs["codes"][row].numpy(), given_inputs["side"][row].numpy()
+        codes, forecasts = given_inputs["codes"][row].numpy(), row_of(given_inputs, row)
         reading = Slow(spec, weights)
-        expected = [reading.logits(codes[:t], side[t - top]) for t in range(top, len(codes))]
+        expected = [
+            reading.logits(codes[:t], None if forecasts is None else forecasts[t - top :][:1])
+            for t in range(top, len(codes))
+        ]
         np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -121,16 +126,18 @@ def test_parameters_are_those_of_the_spec(spec: SampleRnnSpec, seed: int) -> Non
     assert shapes == spec.tensors()
     same, other = SampleRnn(spec, seed), SampleRnn(spec, seed + 1)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(module.output_weight, other.output_weight)
+    assert not torch.equal(module.input_weight, other.input_weight)
 
 
 @given(samplernn_specs(), seeds, st.data())
 def test_the_future_never_changes_the_past(spec: SampleRnnSpec, seed: int, data: st.DataObject) -> None:
-    """Row t predicts codes[F + t] and has side[t]: it may hang on that side input, but not on that code."""
+    """Row t predicts codes[F + t] with forecasts[t]: it may hang on that forecast, but not on that code."""
     module, given_inputs, top = build(spec, weights_of(spec, seed)), inputs(spec, 3, seed), spec.frames[0]
     change = data.draw(st.integers(0, 3 * top - 1))
     later = inputs(spec, 3, seed + 1)
-    for name, same in (("codes", top + change), ("side", change + 1)):
+    for name, same in (("codes", top + change), ("forecasts", change + 1)):
+        if given_inputs[name] is None:
+            continue
         later[name] = torch.cat([given_inputs[name][:, :same], later[name][:, same:]], 1)
     with torch.no_grad():
         before, after = module(**given_inputs)[0], module(**later)[0]
@@ -145,7 +152,7 @@ def test_every_code_of_the_past_is_heard() -> None:
         changed = given_inputs["codes"].clone()
         changed[:, top + place] = (changed[:, top + place] + 7) % WIDE.levels
         with torch.no_grad():
-            difference = module(changed, side=given_inputs["side"])[0] - module(**given_inputs)[0]
+            difference = module(changed)[0] - module(**given_inputs)[0]
         heard = difference.abs().amax((0, 2))
         assert heard[place + 1] > 1e-4
         assert heard[3 * top :].max() > 1e-6
@@ -155,11 +162,12 @@ def test_every_code_of_the_past_is_heard() -> None:
 def test_carried_state_equals_one_pass(spec: SampleRnnSpec, seed: int, first: int) -> None:
     """Training reads a sequence in pieces, each beginning with the frame before it."""
     module, given_inputs, top = build(spec, weights_of(spec, seed)), inputs(spec, 4, seed), spec.frames[0]
-    codes, side, cut = given_inputs["codes"], given_inputs["side"], first * top
+    codes, forecasts, cut = given_inputs["codes"], given_inputs["forecasts"], first * top
+    early, late = (None, None) if forecasts is None else (forecasts[:, :cut], forecasts[:, cut:])
     with torch.no_grad():
-        whole, after_whole = module(codes, side=side)
-        head, state = module(codes[:, : top + cut], side=side[:, :cut])
-        tail, after_tail = module(codes[:, cut:], state, side[:, cut:])
+        whole, after_whole = module(codes, forecasts=forecasts)
+        head, state = module(codes[:, : top + cut], forecasts=early)
+        tail, after_tail = module(codes[:, cut:], state, late)
     torch.testing.assert_close(torch.cat([head, tail], 1), whole, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(after_tail, after_whole, rtol=1e-5, atol=1e-5)
 
@@ -178,9 +186,21 @@ def test_rest_is_the_learned_state_or_zeros(spec: SampleRnnSpec, seed: int) -> N
 @pytest.mark.parametrize("length", [6, 7, 11])
 def test_half_a_frame_cannot_be_predicted(length: int) -> None:
     with pytest.raises(AssertionError, match=r"slowest frame's 6|multiple of the frame 6"):
-        SampleRnn(replace(WIDE, side=0))(torch.zeros(1, length, dtype=torch.int64))
+        SampleRnn(WIDE)(torch.zeros(1, length, dtype=torch.int64))
 
 
-def test_a_missing_side_input_is_named() -> None:
-    with pytest.raises(AssertionError, match="needs a side"):
-        SampleRnn(WIDE)(torch.zeros(1, 12, dtype=torch.int64))
+def test_missing_forecasts_are_named() -> None:
+    with pytest.raises(AssertionError, match="forecasts go with a predictor"):
+        SampleRnn(replace(WIDE, predictor=PredictorSpec()))(torch.zeros(1, 12, dtype=torch.int64))
+
+
+def test_a_new_model_with_a_predictor_is_its_predictor() -> None:
+    """At step 0 nothing of the network is heard, whatever its first weights are."""
+    spec = replace(WIDE, predictor=PredictorSpec())
+    given_inputs = inputs(spec, 3, 5)
+    with torch.no_grad():
+        logits = SampleRnn(spec, seed=3)(**given_inputs)[0]
+    nothing = np.zeros((logits.shape[1], spec.outputs))
+    for row in range(2):
+        expected = slow_logits(spec, nothing, row_of(given_inputs, row))
+        np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.models.errors import SpecError
-from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec, spec_from_json, spec_to_json
+from streamer.models.specs import (
+    PredictorSpec,
+    SampleRnnSpec,
+    Spec,
+    WaveNetSpec,
+    spec_from_json,
+    spec_to_json,
+)
 
 WAVENET: dict[str, Any] = {"dilations": (1, 2), "residual": 4, "gate": 3, "skip": 5, "output": 6, "levels": 8}
 SAMPLERNN: dict[str, Any] = {"frames": (8, 2), "dim": 4, "rnn_layers": 2, "levels": 8, "embedding": 3}
@@ -31,7 +38,7 @@ WAVENET_LIMITS = [
     ("kernel", [2, 3], [1, 4, 2.0]),
     ("input_kernel", [1, 64], [0, 65]),
     ("embedding", [0, 8192], [-1, 8193]),
-    ("side", [0, 8192], [-1, 8193, 1.5]),
+    ("predictor", [None, PredictorSpec()], [0, True, {}, {"order": 3}]),
     ("condition", [0, 8192], [-1, 8193]),
     ("condition_ids", [0], [-1, 65537, 1]),  # without a condition's width there can be no ids
     ("residual_scale", [1.0, 1, 0.001], [0.0, 1.001, -0.5, float("nan"), float("inf"), "1", None, True]),
@@ -49,7 +56,7 @@ SAMPLERNN_LIMITS = [
     ("levels", [2, 65536], [1, 65537]),
     ("embedding", [1, 8192], [0, 8193]),
     ("hidden", [1, 2], [0, 3, True]),
-    ("side", [0, 8192], [-1, 8193]),
+    ("predictor", [None, PredictorSpec()], [0, {"order": 3}]),
     (
         "cell",
         ["gru-theano", "gru-keras", "gru-torch", "lstm-theano", "lstm-keras"],
@@ -88,6 +95,32 @@ def test_every_field_is_checked(
 @pytest.mark.parametrize("kind", [WaveNetSpec, SampleRnnSpec])
 def test_no_field_is_left_out_above(kind: type[Spec]) -> None:
     assert {limits[2] for limits in LIMITS if limits[0] is kind} == {field.name for field in fields(kind)}
+
+
+PREDICTOR_LIMITS = [
+    ("order", [1, 256], [0, 257, 8.0, True, None]),
+    ("window", [65, 8192], [64, 8193, 100.0]),
+    ("hop", [8, 8192], [7, 8193, True]),
+    ("correction", [1e-9, 1, 0.5], [0, 1.1, float("nan"), "1", True]),
+    ("expansion", [0.5, 1], [0.49, 1.01, float("inf"), None]),
+    ("floor", [1e-6, 1], [0.0, 2, float("nan"), False]),
+]
+
+
+@pytest.mark.parametrize(("name", "allowed", "refused"), PREDICTOR_LIMITS)
+def test_every_field_of_a_predictor_is_checked(name: str, allowed: list[Any], refused: list[Any]) -> None:
+    for value in allowed:
+        assert getattr(PredictorSpec(**{name: value}), name) == value
+    for value in refused:
+        with pytest.raises(SpecError, match=f"predictor's {name} is "):
+            PredictorSpec(**{name: value})
+    assert {limits[0] for limits in PREDICTOR_LIMITS} == {field.name for field in fields(PredictorSpec)}
+
+
+def test_a_predictor_is_a_default_where_json_says_nothing() -> None:
+    """Files are older than the predictor, and say instead that there is no side input."""
+    old = {name: value for name, value in spec_to_json(WaveNetSpec(**WAVENET)).items() if name != "predictor"}
+    assert spec_from_json(old | {"side": 0}) == WaveNetSpec(**WAVENET)
 
 
 def test_what_no_memory_holds() -> None:
@@ -139,6 +172,10 @@ def test_defaults_may_be_left_out() -> None:
         (spec_to_json(WaveNetSpec(**WAVENET)) | {"dilations": [[1], 2]}, "a dilation"),
         (spec_to_json(WaveNetSpec(**WAVENET)) | {"residual": [4]}, "residual"),
         (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"frames": "8, 2"}, "frames"),
+        (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"side": 3}, "unknown fields: 'side'"),
+        (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"predictor": [64]}, "predictor is [64]"),
+        (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"predictor": {"lag": 3}}, "unknown fields: 'lag'"),
+        (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"predictor": {"order": 0}}, "order is 0"),
     ],
 )
 def test_what_is_no_spec(data: object, named: str) -> None:

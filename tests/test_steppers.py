@@ -9,19 +9,29 @@ import numpy as np
 import pytest
 import torch
 from dialects import DIALECTS, dialect
+from draws import predictors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.kernels import dispatch, simd, stepper
+from streamer.kernels import dispatch, predictor, simd, stepper
 from streamer.kernels.stepper import PRECISIONS, Stepper
 from streamer.models import checkpoint
 from streamer.models.errors import SpecError, StreamerError
 from streamer.models.samplernn import SampleRnn
-from streamer.models.specs import Cell, SampleRnnSpec, SkipScheme, Spec, UpsampleBias, WaveNetSpec
+from streamer.models.specs import (
+    Cell,
+    PredictorSpec,
+    SampleRnnSpec,
+    SkipScheme,
+    Spec,
+    UpsampleBias,
+    WaveNetSpec,
+)
 from streamer.models.wavenet import WaveNet
 
 LENGTH = 48
 TOLERANCE = 1e-4
+PREDICTOR = PredictorSpec(order=5, window=20, hop=8)
 
 seeds = st.integers(0, 2**32 - 1)
 widths = st.one_of(st.integers(1, 20), st.sampled_from([32, 63, 64, 65, 80, 112]))
@@ -44,7 +54,7 @@ def wavenet_specs(draw: st.DrawFn) -> WaveNetSpec:
         skip_scale=draw(st.sampled_from([1.0, 0.3])),
         condition=condition,
         condition_ids=draw(st.integers(0, 3)) if condition else 0,
-        side=draw(st.sampled_from([0, 1, 3, 17])),
+        predictor=draw(predictors),
         **{
             f"{name}_bias": draw(st.booleans())
             for name in ("input", "gate", "residual", "skip", "output", "output2")
@@ -71,7 +81,7 @@ def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
         upsample_bias=draw(st.sampled_from(get_args(UpsampleBias))),
         hidden=draw(st.integers(1, 2)),
         relu_after_sum=draw(st.booleans()),
-        side=draw(st.sampled_from([0, 1, 3, 17])),
+        predictor=draw(predictors),
     )
 
 
@@ -86,7 +96,7 @@ def draw_tensors(spec: Spec, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 class Case:
-    """A spec with random weights, condition, codes and side input; and what torch says of them."""
+    """A spec with random weights, condition and codes; and what torch says of them."""
 
     def __init__(self, spec: Spec, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -96,7 +106,6 @@ class Case:
             LENGTH if isinstance(spec, WaveNetSpec) else spec.frames[0] * max(2, LENGTH // spec.frames[0])
         )
         self.codes = rng.integers(0, spec.levels, length)
-        self.sides = rng.standard_normal((length, spec.side)).astype(np.float32)
         self.condition = self._draw_condition(rng)
 
     def _draw_condition(self, rng: np.random.Generator) -> int | np.ndarray | None:
@@ -116,25 +125,27 @@ class Case:
         before: codes that a SampleRNN finds before the first, one slowest frame of them; else silence.
         """
         weights = {name.replace(".", "__"): torch.from_numpy(value) for name, value in self.tensors.items()}
-        sides = torch.from_numpy(self.sides)[None] if self.spec.side else None
+        forecasts = None
+        if self.spec.predictor:
+            rows = predictor.forecasts(self.spec.predictor, self.spec.levels, self.codes)
+            forecasts = torch.from_numpy(rows)[None]
         if isinstance(self.spec, WaveNetSpec):
             module = WaveNet(self.spec)
             module.load_state_dict(weights)
             condition = None if self.condition is None else torch.tensor(self.condition)[None]
-            # torch's row t foretells the code after codes[t] and has its side input.
-            rows = module(
-                torch.from_numpy(self.codes)[None, :-1], condition, None if sides is None else sides[:, 1:]
-            )
+            # torch's row t foretells the code after codes[t] and has its forecast.
+            later = None if forecasts is None else forecasts[:, 1:]
+            rows = module(torch.from_numpy(self.codes)[None, :-1], condition, later)
             return np.concatenate([np.full((1, self.spec.levels), np.nan, np.float32), rows[0].numpy()])
         network = SampleRnn(self.spec)
         network.load_state_dict(weights)
         before = np.full(self.spec.frames[0], self.spec.levels // 2) if before is None else before
         history = np.concatenate([before, self.codes])
-        return network(torch.from_numpy(history)[None], side=sides)[0][0].numpy()  # type: ignore[no-any-return]
+        return network(torch.from_numpy(history)[None], forecasts=forecasts)[0][0].numpy()  # type: ignore[no-any-return]
 
 
 def check_against_torch(case: Case) -> None:
-    ours, torchs = case.stepper().teacher_forced(case.codes, case.sides), case.torch_logits()
+    ours, torchs = case.stepper().teacher_forced(case.codes), case.torch_logits()
     first = 1 if isinstance(case.spec, WaveNetSpec) else 0
     assert ours.shape == torchs.shape
     assert np.abs(ours - torchs)[first:].max() < TOLERANCE
@@ -209,12 +220,11 @@ def test_wavenet_is_fed_what_precedes(spec: WaveNetSpec, seed: int) -> None:
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(wavenet_specs(), seeds)
 def test_wavenet_before_any_code_sees_zeros(spec: WaveNetSpec, seed: int) -> None:
-    case = Case(spec, seed)
-    blind = Case(spec, seed)
-    for name in ("input_weight", "input_bias", "side_weight"):
+    case, blind = (Case(replace(spec, predictor=None), seed) for _ in range(2))
+    for name in ("input_weight", "input_bias"):
         if name in blind.tensors:
             blind.tensors[name] = np.zeros_like(blind.tensors[name])
-    ours = case.stepper().logits(case.sides[0] if spec.side else None)
+    ours = case.stepper().logits()
     assert np.abs(ours - blind.torch_logits()[1]).max() < TOLERANCE
 
 
@@ -228,9 +238,12 @@ def small_samplernn(**changes: object) -> SampleRnnSpec:
 
 small_specs = [
     pytest.param(small_wavenet(), id="wavenet"),
-    pytest.param(small_wavenet(side=3, kernel=3), id="wavenet-side"),
+    pytest.param(small_wavenet(predictor=PREDICTOR, kernel=3), id="wavenet-predictor"),
     pytest.param(small_samplernn(), id="gru"),
-    pytest.param(small_samplernn(cell="lstm-theano", skips="mehri", learned_h0=True, side=3), id="lstm-side"),
+    pytest.param(
+        small_samplernn(cell="lstm-theano", skips="mehri", learned_h0=True, predictor=PREDICTOR),
+        id="lstm-predictor",
+    ),
 ]
 each_spec = pytest.mark.parametrize("spec", small_specs)
 each_plain_spec = pytest.mark.parametrize("spec", small_specs[::2])
@@ -238,8 +251,7 @@ each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
 def draws(model: Stepper, count: int) -> np.ndarray:
-    side = np.random.default_rng(3).standard_normal((200, model.spec.side))[model.position :][:count]
-    return model.generate(count, seed=5, temperature=1.1, top_k=20, top_p=0.95, side=side)
+    return model.generate(count, seed=5, temperature=1.1, top_k=20, top_p=0.95)
 
 
 @each_spec
@@ -247,13 +259,12 @@ def draws(model: Stepper, count: int) -> np.ndarray:
 def test_feeding_equals_stepping(spec: Spec, count: int) -> None:
     case = Case(spec, 3)
     fed, stepped = case.stepper(), case.stepper()
-    fed.feed(case.codes[:count], case.sides[:count])
-    stepped.teacher_forced(case.codes[:count], case.sides[:count])
+    fed.feed(case.codes[:count])
+    stepped.teacher_forced(case.codes[:count])
     assert fed.position == stepped.position == count
-    side = np.ones(spec.side)
-    assert np.array_equal(fed.logits(side), stepped.logits(side))
-    rest = case.codes[: 48 - count // 2], case.sides[: 48 - count // 2]
-    assert np.array_equal(fed.teacher_forced(*rest), stepped.teacher_forced(*rest))
+    assert np.array_equal(fed.logits(), stepped.logits())
+    rest = case.codes[: 48 - count // 2]
+    assert np.array_equal(fed.teacher_forced(rest), stepped.teacher_forced(rest))
 
 
 @each_spec
@@ -261,11 +272,10 @@ def test_asking_for_logits_changes_nothing(spec: Spec) -> None:
     case = Case(spec, 4)
     asked, quiet = case.stepper(), case.stepper()
     for i in range(len(case.codes)):
-        side = case.sides[i]
-        assert np.array_equal(asked.logits(side), asked.logits(side))
-        asked.feed(case.codes[i : i + 1], side[None])
-    quiet.feed(case.codes, case.sides)
-    assert np.array_equal(asked.logits(np.ones(spec.side)), quiet.logits(np.ones(spec.side)))
+        assert np.array_equal(asked.logits(), asked.logits())
+        asked.feed(case.codes[i : i + 1])
+    quiet.feed(case.codes)
+    assert np.array_equal(asked.logits(), quiet.logits())
 
 
 @each_spec
@@ -284,20 +294,16 @@ def test_a_voice_among_several_sounds_as_it_does_alone(spec: Spec, precision: st
     voices, length = 5, len(case.codes)
     rng = np.random.default_rng(1)
     codes = rng.integers(0, spec.levels, (length, voices))
-    sides = rng.standard_normal((length, voices, spec.side))
     together = case.stepper(precision=precision, voices=voices)
-    together.feed(codes[:21], sides[:21])
-    logits = together.teacher_forced(codes[21:], sides[21:])
-    drawn = together.generate(40, seed=4, voice=7, temperature=0.9, side=np.zeros((40, voices, spec.side)))
+    together.feed(codes[:21])
+    logits = together.teacher_forced(codes[21:])
+    drawn = together.generate(40, seed=4, voice=7, temperature=0.9)
     assert drawn.shape == (40, voices)
     for v in range(voices):
         alone = case.stepper(precision=precision)
-        alone.feed(codes[:21, v], sides[:21, v])
-        assert np.array_equal(alone.teacher_forced(codes[21:, v], sides[21:, v]), logits[:, v])
-        side = np.zeros((40, spec.side))
-        assert np.array_equal(
-            alone.generate(40, seed=4, voice=7 + v, temperature=0.9, side=side), drawn[:, v]
-        )
+        alone.feed(codes[:21, v])
+        assert np.array_equal(alone.teacher_forced(codes[21:, v]), logits[:, v])
+        assert np.array_equal(alone.generate(40, seed=4, voice=7 + v, temperature=0.9), drawn[:, v])
 
 
 wide_specs = pytest.mark.parametrize(
@@ -414,7 +420,7 @@ def test_future_codes_do_not_change_past_logits(spec: Spec) -> None:
     case = Case(spec, 10)
     changed = case.codes.copy()
     changed[20:] = (changed[20:] + 7) % spec.levels
-    one, other = (case.stepper().teacher_forced(codes, case.sides) for codes in (case.codes, changed))
+    one, other = (case.stepper().teacher_forced(codes) for codes in (case.codes, changed))
     assert np.array_equal(one[:21], other[:21])
     assert not np.array_equal(one[21], other[21])
 
@@ -434,9 +440,11 @@ def test_new_weights_do_not_compile_again() -> None:
     for case in cases:
         case.stepper().warm()
     others = [
-        small_wavenet(dilations=(3,), residual=70, side=2, condition=4, embedding=3, kernel=3),
+        small_wavenet(dilations=(3,), residual=70, predictor=PREDICTOR, condition=4, embedding=3, kernel=3),
         small_samplernn(frames=(8,), cell="gru-theano", skips="prism", learned_h0=True, rnn_layers=1),
-        small_samplernn(frames=(16, 4, 2), cell="lstm-keras", skips="mehri", expand_top=False, side=1),
+        small_samplernn(
+            frames=(16, 4, 2), cell="lstm-keras", skips="mehri", expand_top=False, predictor=PREDICTOR
+        ),
     ]
     for spec in others:
         Case(spec, 2).stepper().warm()
@@ -486,14 +494,10 @@ def test_a_table_too_large_for_memory_is_refused(spec: Spec) -> None:
         Stepper(spec, weights)
 
 
-def test_wrong_codes_and_sides_are_named() -> None:
-    model = Case(small_wavenet(side=3), 0).stepper()
+def test_wrong_codes_are_named() -> None:
+    model = Case(small_wavenet(), 0).stepper()
     with pytest.raises(ValueError, match="codes run from 0 to 50: they must be from 0 to 49"):
-        model.feed([0, 50], np.zeros((2, 3)))
+        model.feed([0, 50])
     with pytest.raises(ValueError, match=r"codes have shape \(1, 2\)"):
-        model.feed([[0, 1]], np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="needs a side input of 3 numbers"):
-        model.generate(2)
-    with pytest.raises(ValueError, match=r"shape \(2, 2\): it must be \(2, 3\)"):
-        model.feed([0, 1], np.zeros((2, 2)))
+        model.feed([[0, 1]])
     assert model.position == 0

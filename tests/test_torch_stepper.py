@@ -20,8 +20,8 @@ HEARD = 25  # beyond some receptive fields, short of others
 seeds = st.integers(0, 2**32 - 1)
 
 
-def without_side(spec: Spec) -> Spec:
-    return replace(spec, side=0)
+def without_predictor(spec: Spec) -> Spec:
+    return replace(spec, predictor=None)
 
 
 def codes_for(spec: Spec, seed: int) -> list[int]:
@@ -69,13 +69,13 @@ def check(spec: Spec, seed: int) -> None:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(wavenet_specs().map(without_side), seeds)
+@given(wavenet_specs().map(without_predictor), seeds)
 def test_wavenet_equals_the_module(spec: Spec, seed: int) -> None:
     check(spec, seed)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(samplernn_specs().map(without_side), seeds)
+@given(samplernn_specs().map(without_predictor), seeds)
 def test_samplernn_equals_the_module(spec: Spec, seed: int) -> None:
     check(spec, seed)
 

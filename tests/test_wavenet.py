@@ -1,6 +1,7 @@
 """The torch WaveNet against a slow reading of its spec, and what steppers rely on."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from draws import wavenet_specs, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from slow_expert import forecasts_for, row_of, slow_features, slow_logits
 
-from streamer.models.specs import WaveNetSpec
+from streamer.models.specs import PredictorSpec, WaveNetSpec
 from streamer.models.wavenet import WaveNet
 
 Weights = dict[str, NDArray[np.float32]]
 
 WIDE = WaveNetSpec(
-    dilations=(1, 2, 4), residual=12, gate=10, skip=16, output=16, levels=20, kernel=3, input_kernel=2, side=2
+    dilations=(1, 2, 4), residual=12, gate=10, skip=16, output=16, levels=20, kernel=3, input_kernel=2
 )
 seeds = st.integers(0, 2**32 - 1)
 
@@ -28,18 +30,20 @@ def build(spec: WaveNetSpec, weights: Weights) -> WaveNet:
 
 
 def inputs(spec: WaveNetSpec, length: int, seed: int) -> dict[str, torch.Tensor | None]:
-    """Random codes (2, T), condition and side input: the arguments of `WaveNet.forward`."""
+    """Random codes (2, T), condition and forecasts: the arguments of `WaveNet.forward`."""
     rng = np.random.default_rng(seed)
     ids = torch.tensor(rng.integers(0, spec.condition_ids, 2)) if spec.condition_ids else None
     vectors = torch.tensor(rng.standard_normal((2, spec.condition)), dtype=torch.float32)
     return {
         "codes": torch.tensor(rng.integers(0, spec.levels, (2, length))),
         "condition": (vectors if ids is None else ids) if spec.condition else None,
-        "side": torch.tensor(rng.standard_normal((2, length, spec.side)), dtype=torch.float32),
+        "forecasts": forecasts_for(spec, rng, length),
     }
 
 
-def slow(spec: WaveNetSpec, weights: Weights, codes: NDArray, condition: object, side: NDArray) -> NDArray:
+def slow(
+    spec: WaveNetSpec, weights: Weights, codes: NDArray, condition: object, forecasts: object
+) -> NDArray:
     """Logits (T, Q) of one sequence in float64, one product a tap and a sample, as the spec words it."""
     w = {name: array.astype(np.float64) for name, array in weights.items()}
     gates = np.zeros((spec.layers, 2 * spec.gate))
@@ -48,7 +52,7 @@ def slow(spec: WaveNetSpec, weights: Weights, codes: NDArray, condition: object,
         gates += np.einsum("c,lcg->lg", vector, w["condition_weight"])
     rows = w["embedding"] if spec.embedding else np.eye(spec.levels)
     h = convolve(rows[codes], w["input_weight"], 1) + w.get("input_bias", 0)
-    h = h + (side @ w["side_weight"] if spec.side else 0)
+    h = h + (slow_features(spec, forecasts) @ w["forecast_weight"] if spec.predictor else 0)
     skip = 0.0
     for layer, dilation in enumerate(spec.dilations):
         taps = w["gate_weight"][layer].reshape(spec.kernel, spec.residual, -1)
@@ -61,7 +65,7 @@ def slow(spec: WaveNetSpec, weights: Weights, codes: NDArray, condition: object,
             h = (h + z @ w["residual_weight"][layer] + bias) * spec.residual_scale
     s = np.maximum((skip + w.get("skip_bias", 0)) * spec.skip_scale, 0)
     a = np.maximum(s @ w["output1_weight"] + w.get("output1_bias", 0), 0)
-    return a @ w["output2_weight"] + w.get("output2_bias", 0)
+    return slow_logits(spec, a @ w["output2_weight"] + w.get("output2_bias", 0), forecasts)
 
 
 def convolve(x: NDArray, taps: NDArray, dilation: int) -> NDArray:
@@ -82,8 +86,7 @@ def test_equals_the_slow_reading(spec: WaveNetSpec, seed: int) -> None:
     condition = given_inputs["condition"]
     for row in range(2):
         one = None if condition is None else condition[row].numpy()
-        codes, side = given_inputs["codes"][row].numpy(), given_inputs["side"][row].numpy()
-        expected = slow(spec, weights, codes, one, side)
+        expected = slow(spec, weights, given_inputs["codes"][row].numpy(), one, row_of(given_inputs, row))
         np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -93,7 +96,7 @@ def test_parameters_are_those_of_the_spec(spec: WaveNetSpec, seed: int) -> None:
     assert {name: tuple(value.shape) for name, value in module.named_parameters()} == spec.tensors()
     same, other = WaveNet(spec, seed), WaveNet(spec, seed + 1)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(module.output2_weight, other.output2_weight)
+    assert not torch.equal(module.input_weight, other.input_weight)
 
 
 @given(wavenet_specs(), seeds, st.data())
@@ -101,7 +104,7 @@ def test_the_future_never_changes_the_past(spec: WaveNetSpec, seed: int, data: s
     module, given_inputs = build(spec, weights_of(spec, seed)), inputs(spec, 12, seed)
     change = data.draw(st.integers(1, 11))
     later = inputs(spec, 12, seed + 1)
-    for name in ("codes", "side"):
+    for name in ("codes", "forecasts") if spec.predictor else ("codes",):
         later[name] = torch.cat([given_inputs[name][:, :change], later[name][:, change:]], 1)
     with torch.no_grad():
         before, after = module(**given_inputs), module(**later | {"condition": given_inputs["condition"]})
@@ -119,7 +122,7 @@ def test_the_tail_needs_no_rest(spec: WaveNetSpec, seed: int, extra: int) -> Non
     torch.testing.assert_close(tail, whole[:, -extra - 1 :], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", [WIDE, replace(WIDE, kernel=2, input_kernel=1, side=0)])
+@pytest.mark.parametrize("spec", [WIDE, replace(WIDE, kernel=2, input_kernel=1)])
 def test_the_reach_is_the_receptive_field(spec: WaveNetSpec) -> None:
     """One code changes the logits of the receptive field that begins with it, and of no other row."""
     module, place = build(spec, weights_of(spec, 1)), 3
@@ -133,7 +136,7 @@ def test_the_reach_is_the_receptive_field(spec: WaveNetSpec) -> None:
 
 
 def test_an_id_is_its_vector() -> None:
-    by_id = replace(WIDE, side=0, condition=3, condition_ids=4)
+    by_id = replace(WIDE, condition=3, condition_ids=4)
     weights, codes = weights_of(by_id, 2), inputs(by_id, 9, 2)["codes"]
     table = weights["condition_embedding"]
     by_vector = build(replace(by_id, condition_ids=0), {k: v for k, v in weights.items() if v is not table})
@@ -144,8 +147,26 @@ def test_an_id_is_its_vector() -> None:
     assert (ids[0, 0] - ids[1, 0]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("change", "missing"), [({}, "side"), ({"condition": 2, "side": 0}, "condition")])
-def test_a_missing_input_is_named(change: dict[str, int], missing: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"condition": 2}, "needs a condition"),
+        ({"predictor": PredictorSpec()}, "forecasts go with a predictor"),
+    ],
+)
+def test_a_missing_input_is_named(change: dict[str, Any], words: str) -> None:
     spec = replace(WIDE, **change)
-    with pytest.raises(AssertionError, match=f"needs a {missing}"):
+    with pytest.raises(AssertionError, match=words):
         WaveNet(spec)(torch.zeros(1, 4, dtype=torch.int64))
+
+
+def test_a_new_model_with_a_predictor_is_its_predictor() -> None:
+    """At step 0 nothing of the network is heard, whatever its first weights are."""
+    spec = replace(WIDE, predictor=PredictorSpec())
+    given_inputs = inputs(spec, 30, 5)
+    with torch.no_grad():
+        logits = WaveNet(spec, seed=3)(**given_inputs)
+    nothing = np.zeros((30, spec.outputs))
+    for row in range(2):
+        expected = slow_logits(spec, nothing, row_of(given_inputs, row))
+        np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)

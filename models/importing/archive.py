@@ -133,7 +133,8 @@ def _may_be(path: Path) -> bool:
 
 
 def _is_bundle(path: Path) -> bool:
-    parts = (path.with_name(f"{path.name}.{part}") for part in ("index", "data-00000-of-00001"))
+    """Whether this is a part of a bundle, or what its parts' names begin with, even if one is missing."""
+    parts = (path.with_name(f"{path.name}{end}") for end in (".index", ".data-00000-of-00001"))
     return _is_part(path) or (not path.exists() and any(part.exists() for part in parts))
 
 
