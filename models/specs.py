@@ -20,6 +20,8 @@ Shapes: TypeAlias = "dict[str, tuple[int, ...]]"
 MAX_WIDTH = 8192
 MAX_LEVELS = 65536
 MAX_PARAMETERS = 2**30
+MAX_LAYERS = 256
+"""Dilated layers of a WaveNet."""
 MAX_RNN_LAYERS = 11
 """As many as Dadabots' fork of SampleRNN trains."""
 MAX_QUEUED = 2**28
@@ -143,7 +145,7 @@ class WaveNetSpec:
     def __post_init__(self) -> None:
         """Check every field; raise `SpecError` naming the first that cannot be built."""
         _require(isinstance(self.dilations, tuple), "dilations must be a tuple of whole numbers")
-        _require_int("the number of layers", len(self.dilations), 1, 256)
+        _require_int("the number of layers", len(self.dilations), 1, MAX_LAYERS)
         for dilation in self.dilations:
             _require_int("a dilation", dilation, 1, 65536)
         for name in ("residual", "gate", "skip", "output"):

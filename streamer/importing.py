@@ -11,7 +11,7 @@ from streamer.console import ended_by_ctrl_c, say, say_if_compiling
 from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
-from streamer.models.importing.importer import Imported, understand
+from streamer.models.importing.importer import Imported, printable, understand
 from streamer.models.importing.settings import Given
 from streamer.models.specs import spec_to_json
 from streamer.numbers import condition_from
@@ -89,9 +89,9 @@ def _value(value: object) -> str:
 def tensors_told(imported: Imported) -> Iterator[str]:
     """Every tensor of the checkpoint: whether it is used, and why it is not."""
     yield f"{len(imported.used)} tensors used:"
-    yield from (f"  {name}" for name in imported.used)
+    yield from (f"  {printable(name)}" for name in imported.used)
     yield f"{len(imported.unused)} not used:"
-    yield from (f"  {name}: it {reason}" for name, reason in sorted(imported.unused.items()))
+    yield from (f"  {printable(name)}: it {reason}" for name, reason in sorted(imported.unused.items()))
 
 
 def _speed(name: str, model: Checkpoint) -> Iterator[str]:

@@ -360,6 +360,19 @@ def test_a_damaged_config_is_refused_by_its_name(tmp_path: Path, content: str) -
     assert "wavenet_params.json" in refusal(source)
 
 
+def test_a_gain_that_is_no_number_is_refused_and_one_of_nought_is_none(tmp_path: Path) -> None:
+    source = copied("r9y9", tmp_path)
+    edited(source.parent / "hparams.json", global_gain_scale=10**400)
+    assert "option global_gain_scale is 1000" in refusal(source)
+    for off in (None, 0, -1):
+        edited(source.parent / "hparams.json", global_gain_scale=off)
+        assert understand(source).quantiser.scale == 1
+
+
+def test_a_samplernn_takes_no_dilations() -> None:
+    assert "leave out --dilations" in refusal(FOREIGNERS["mehri"].source, given=Given(dilations=(1, 2)))
+
+
 def test_dilations_of_one_block_must_divide_the_layers() -> None:
     line = refusal(FOREIGNERS["vincentherrmann-state"].source, given=Given(16_000, dilations=(1, 2, 4)))
     assert "3 dilations are given for 8 layers" in line
@@ -377,6 +390,20 @@ def test_a_condition_can_be_held_for_good(name: str) -> None:
     stepper = Stepper(found.spec, found.tensors)
     stepper.precede(known.codes[:1])
     assert np.abs(stepper.teacher_forced(known.codes[1:]) - known.logits).max() < TOLERANCE
+
+
+def test_nv_wavenets_logits_are_its_own_where_its_vectors_change_with_every_sample() -> None:
+    """It predicts codes[t] with the vector of t - 1; ours are set from outside, one after the other."""
+    source, found = FOREIGNERS["nv-wavenet"].source, imported("nv-wavenet")
+    with np.load(source.parent / "expected.npz") as stored:
+        codes, logits, features = (stored[name] for name in ("codes", "logits", "features"))
+    upsampling = [torch.tensor(read(source).tensors[f"model.upsample.{part}"]) for part in ("weight", "bias")]
+    vectors = torch.nn.functional.conv_transpose1d(torch.tensor(features), *upsampling, stride=4).numpy().T
+    stepper = Stepper(found.spec, found.tensors, vectors[0])
+    stepper.feed(codes[:1])
+    for t in range(1, len(codes)):
+        stepper.set_condition(vectors[t - 1])
+        assert np.abs(stepper.teacher_forced(codes[t : t + 1])[0] - logits[t - 1]).max() < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -404,6 +431,14 @@ def test_a_checkpoint_of_no_known_program_is_told_what_was_looked_for(tmp_path: 
     line = refusal(tmp_path / "model.pt")
     assert all(family.marks[0] in line for family in FAMILIES.values())
     assert "marks" not in line
+
+
+def test_a_name_that_would_not_fit_on_a_line_is_shown_escaped(tmp_path: Path) -> None:
+    state = {**state_of("vincentherrmann-state"), "new\nline\x1b[2J": torch.zeros(3)}
+    torch.save(state, tmp_path / "a")
+    line = refusal(tmp_path / "a", given=Given(16_000, dilations=(1, 2, 4, 8)))
+    assert line.startswith(f"'{tmp_path}/a': ")
+    assert r"'new\nline\x1b[2J'" in line
 
 
 def test_a_family_can_be_named_and_is_then_the_only_one_looked_for() -> None:
@@ -469,6 +504,13 @@ def test_more_layers_than_ours_can_have_are_refused_by_their_programs_word(tmp_p
     state["model.frame_level_rnns.0.h0"] = torch.zeros(12, 24)
     torch.save(state, tmp_path / "ep1-it1")
     assert "rnn_layers is 12" in refusal(tmp_path / "ep1-it1", given=Given(16_000))
+
+
+def test_more_layers_than_a_wavenet_can_have_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    state = state_of("vincentherrmann-state")
+    state |= {f"filter_convs.{n}.weight": torch.zeros(1) for n in range(8, 300)}
+    torch.save(state, tmp_path / "state.pt")
+    assert "300 layers: at most 256" in refusal(tmp_path / "state.pt", defaults=True)
 
 
 def test_of_several_checkpoints_in_a_folder_the_newest_is_taken_only_when_told(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from streamer.models.importing.family import Family
 from streamer.models.importing.settings import NOTHING, Given, Options, Said, Settings, settle
 from streamer.models.importing.weights import Weights, listed
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import Spec, WaveNetSpec
+from streamer.models.specs import MAX_LAYERS, Spec, WaveNetSpec
 
 MAX_CONFIG_BYTES = 2**20
 
@@ -83,8 +83,8 @@ def understand(
         archive = read(path)
         chosen, prefix = recognise(archive.tensors, family)
         weights = Weights(archive.tensors, prefix, chosen.title)
-        layers = weights.count(chosen.layer) if chosen.layer else 0
         options = _options(archive, chosen, prefix, config)
+        layers = _layers(weights, chosen)
         said = chosen.said(options, layers)
         settings, told = settle(
             given,
@@ -99,21 +99,14 @@ def understand(
         _compare(options, said, spec)
         if condition is not None:
             spec, tensors = hold(spec, tensors, condition)
-    quantiser = Quantiser(settings.quantiser, spec.levels, settings.preemphasis, settings.scale)
+            told = (*told, "condition: held for good, as given")
+        quantiser = Quantiser(settings.quantiser, spec.levels, settings.preemphasis, settings.scale)
+        provenance = _provenance(archive, chosen)
+    unread = {name: f"holds no numbers but {what}" for name, what in archive.unread.items()}
+    unused = weights.unused | unread
     return Imported(
-        path=archive.path,
-        family=chosen,
-        spec=spec,
-        quantiser=quantiser,
-        sample_rate=settings.rate,
-        tensors=tensors,
-        provenance=_provenance(archive, chosen),
-        told=told,
-        used=weights.used,
-        unused={
-            **weights.unused,
-            **{name: f"holds no numbers but {what}" for name, what in archive.unread.items()},
-        },
+        *(archive.path, chosen, spec, quantiser, settings.rate, tensors, provenance),
+        *(told, weights.used, unused),
     )
 
 
@@ -171,7 +164,7 @@ def _options(archive: Archive, family: Family, prefix: str, config: Path | None)
         raise CheckpointError(f"{family.title} has no config file that is known: leave out --config")
     if path is None:
         return Options(family.title, inside, "the checkpoint itself")
-    return Options(family.title, {**_read_config(path, family), **inside}, path.name)
+    return Options(family.title, {**_read_config(path, family), **inside}, printable(path.name))
 
 
 def _config_beside(path: Path, family: Family) -> Path | None:
@@ -194,6 +187,13 @@ def _read_config(path: Path, family: Family) -> Mapping[str, Any]:
             content = file.read(MAX_CONFIG_BYTES + 1)
         require(len(content) <= MAX_CONFIG_BYTES, f"it has over {MAX_CONFIG_BYTES} bytes: this is no config")
         return family.read_config(content.decode("utf-8", "replace"))
+
+
+def _layers(weights: Weights, family: Family) -> int:
+    """How many layers need a dilation: none of a SampleRNN's."""
+    layers = weights.count(family.layer) if family.layer else 0
+    require(layers <= MAX_LAYERS, f"it has {layers} layers: at most {MAX_LAYERS} can be imported")
+    return layers
 
 
 # --- understanding ------------------------------------------------------------------------------------------
@@ -225,9 +225,9 @@ def _compare(options: Options, said: Said, spec: Spec) -> None:
 
 
 def _provenance(archive: Archive, family: Family) -> Provenance:
-    digests = ", ".join(f"{_printable(path.name)} SHA-256 {_sha256(path)}" for path in _files(archive))
-    origin = f"{family.title} ({family.home}), imported from {_printable(archive.path.name)}: {digests}"
-    return Provenance(title=f"{_printable(archive.path.name)}, of {family.title}", origin=origin)
+    digests = ", ".join(f"{printable(path.name)} SHA-256 {_sha256(path)}" for path in _files(archive))
+    origin = f"{family.title} ({family.home}), imported from {printable(archive.path.name)}: {digests}"
+    return Provenance(title=f"{printable(archive.path.name)}, of {family.title}", origin=origin)
 
 
 def _files(archive: Archive) -> list[Path]:
@@ -238,7 +238,8 @@ def _files(archive: Archive) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.startswith(f"{name}.data-"))
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """A name that came from outside, such that it can be shown on one line."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
@@ -249,9 +250,10 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """Have every failure inside name the file, unless it names it already."""
+    """Have every failure inside name the file, unless it begins with the name of one, in quotes, already."""
     try:
         yield
     except (StreamerError, OSError) as error:
         message = str(error)
-        raise CheckpointError(message if str(path) in message else f"{str(path)!r}: {message}") from None
+        named = message.startswith(("'", '"'))
+        raise CheckpointError(message if named else f"{str(path)!r}: {message}") from None

@@ -81,14 +81,14 @@ def said(options: Options, layers: int) -> Said:
     options.at_most("cin_channels", 0)
     options.at_most("gin_channels", 0)
     options.choice("legacy", {False: False})  # older versions scaled the sum of skips layer by layer
-    stacks, gain = options.whole("stacks"), options.get("global_gain_scale")
+    stacks, gain = options.whole("stacks"), options.number("global_gain_scale", 1000) or 0.0
     if stacks and layers % stacks:
         raise CheckpointError(f"wavenet_vocoder's option stacks is {stacks}: it must divide {layers} layers")
     return Said(
         rate=options.whole("sample_rate"),
         quantiser=options.choice("input_type", {"mulaw-quantize": "mulaw-floor"}),
         preemphasis=options.choice("preprocess", {"": 0.0, "none": 0.0, "preemphasis": _PREEMPHASIS}) or 0.0,
-        scale=float(gain) if isinstance(gain, (int, float)) and gain > 0 else 1.0,
+        scale=gain if gain > 0 else 1.0,
         dilations=doubling(layers, layers // stacks) if stacks else None,
         expected={
             "layers": ("layers", options.whole("layers")),

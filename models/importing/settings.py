@@ -80,6 +80,14 @@ class Options:
             raise self._wrong(name, "it must be a list of whole numbers above 0")
         return tuple(value)
 
+    def number(self, name: str, most: float) -> float | None:
+        """The value of an option that must be a number, at most this far from 0."""
+        value = self.get(name)
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
+        if value is not None and not ok:
+            raise self._wrong(name, f"it must be a number, at most {most:g}")
+        return None if value is None else float(value)
+
     def choice(self, name: str, words: Mapping[Any, Value]) -> Value | None:
         """What an option's value means; raise `CheckpointError` for one that cannot be imported."""
         value = self.get(name)
@@ -131,6 +139,8 @@ def settle(
     knows; where it is one, nothing has to be said. layers: that need a dilation. source: the config's name.
     Raises `CheckpointError` naming the options to give.
     """
+    if given.dilations is not None and not layers:
+        raise CheckpointError("a SampleRNN has no dilations: leave out --dilations")
     sole = quantisers[0] if len(quantisers) == 1 else None
     rows: dict[str, tuple[Any, ...]] = {
         "rate": (given.rate, said.rate, None, usual.rate),

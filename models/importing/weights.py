@@ -62,7 +62,7 @@ class Weights:
     def count(self, pattern: str) -> int:
         """How many numbers the group of a pattern has in the names that match it whole."""
         matches = (re.fullmatch(pattern, name) for name in self._full)
-        return len({int(match[1]) for match in matches if match})
+        return len({match[1] for match in matches if match})
 
     def shape(self, name: str, axes: int) -> Shape:
         """The shape of a tensor; raise `CheckpointError` where it is missing or has other axes."""
