@@ -152,6 +152,19 @@ class Stepper:
         """Go back to rest, before any code; the condition stays."""
         dispatch.reset(self.weights, self.state)
 
+    def precede(self, codes: ArrayLike) -> None:
+        """At rest, have codes (T,) lie before the first one, in place of what the spec says is there.
+
+        A WaveNet is fed them. A SampleRNN's tiers look back at the last frame of them, and their first states
+        stay, a predictor's too: so the programs that these models come from begin from a seed.
+        """
+        given = self._codes(codes)
+        if isinstance(self.spec, WaveNetSpec):
+            self.feed(given)
+        else:
+            seen = given[-self.spec.frames[0] :].ravel()
+            self.state.codes[len(self.state.codes) - seen.size :] = seen
+
     def rewind(self, position: int) -> None:
         """Go back to a position; what follows is, bit for bit, as if no later code had been.
 

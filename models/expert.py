@@ -6,6 +6,7 @@ prediction, by so many scales, and multiply the scale by a power of e: a network
 """
 
 from math import log1p
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,12 +34,30 @@ def features(spec: PredictorSpec, levels: int, forecasts: Tensor) -> Tensor:
 
 def log_mass(prediction: Tensor, scale: Tensor, levels: int) -> Tensor:
     """Logarithm of how probable each code is by a logistic, at least `EPSILON`: two (..) -> (.., Q)."""
-    bounds = torch.tensor(edges(levels), dtype=torch.float32, device=prediction.device)
-    x = (bounds - prediction[..., None]) / scale[..., None]
-    # sigmoid(b) - sigmoid(a) as a product, which is exact far out, too.
-    within = -torch.expm1((bounds[:-1] - bounds[1:]) / scale[..., None])
-    mass = torch.sigmoid(x[..., 1:]) * torch.sigmoid(-x[..., :-1]) * within
-    return torch.log(mass + EPSILON)
+    mass: Tensor = _LogMass.apply(prediction, scale, levels)
+    return mass
+
+
+class _LogMass(torch.autograd.Function):
+    """`log_mass` with its gradient by hand: a third of the time of a training step's most expensive sum."""
+
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, scale: Tensor, levels: int) -> Tensor:
+        bounds = torch.tensor(edges(levels), dtype=torch.float32, device=prediction.device)
+        x = (bounds - prediction[..., None]) / scale[..., None]
+        below, above = torch.sigmoid(x), torch.sigmoid(-x)
+        # sigmoid(b) - sigmoid(a) as a product, which is exact far out, too.
+        within = -torch.expm1((bounds[:-1] - bounds[1:]) / scale[..., None])
+        mass = below[..., 1:] * above[..., :-1] * within + EPSILON
+        ctx.save_for_backward(scale, x, below * above, mass)
+        return torch.log(mass)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        scale, x, slope, mass = ctx.saved_tensors
+        weight = F.pad(gradients[0] / mass, (1, 1))  # a bound ends one code and begins the next
+        at_bounds = (weight[..., :-1] - weight[..., 1:]) * slope
+        return -at_bounds.sum(-1) / scale, -(at_bounds * x).sum(-1) / scale, None
 
 
 def joined(spec: PredictorSpec, outputs: Tensor, forecasts: Tensor) -> Tensor:

@@ -64,6 +64,11 @@ class Quantiser:
             raise SpecError(f"quantiser scale is {self.scale!r}: it must be a number above 0, at most 1000")
 
     @property
+    def stretches(self) -> bool:
+        """Whether each clip is first brought to its own peak, so that it has to be seen whole."""
+        return self.kind in _STRETCHING
+
+    @property
     def mu(self) -> int:
         """The companding constant of the mu-law kinds."""
         return self.levels if self.kind == "mulaw-vincent" else self.levels - 1
@@ -111,7 +116,7 @@ class Quantiser:
 
 def _unit(clip: Samples, quantiser: Quantiser) -> Samples:
     """Bring a clip to 0..1: by clipping -1..1, or, stretching, from its lowest to its highest."""
-    if quantiser.kind not in _STRETCHING:
+    if not quantiser.stretches:
         return (np.clip(clip, -1, 1) + 1) / 2
     if quantiser.kind == "linear-deepsound":
         clip = clip.astype(np.float32)  # as deepsound computes: where steps meet, rounding decides
@@ -121,10 +126,13 @@ def _unit(clip: Samples, quantiser: Quantiser) -> Samples:
 
 def _encode_mulaw(clip: Samples, quantiser: Quantiser) -> Codes:
     amplitude = 2 * _unit(clip, quantiser) - 1
-    companded = np.sign(amplitude) * np.log1p(quantiser.mu * np.abs(amplitude)) / np.log1p(quantiser.mu)
     if quantiser.kind == "mulaw-vincent":
+        # As its program computes: the logarithm in float32, so that full scale is just under 1, a bin short.
+        loudness = np.log(1 + quantiser.mu * np.abs(amplitude.astype(np.float32))).astype(np.float64)
+        companded = np.sign(amplitude) * loudness / np.log(1 + quantiser.mu)
         bins: Codes = np.digitize(companded, np.linspace(-1, 1, quantiser.levels)) - 1
         return bins
+    companded = np.sign(amplitude) * np.log1p(quantiser.mu * np.abs(amplitude)) / np.log1p(quantiser.mu)
     nearest = 0.5 if quantiser.kind == "mulaw" else 0.0
     codes: Codes = ((companded + 1) / 2 * (quantiser.levels - 1) + nearest).astype(np.int64)
     return codes

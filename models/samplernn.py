@@ -136,6 +136,8 @@ class SampleRnn(nn.Module):
             _reorder(weight, GATES[spec.cell], _TORCH_GATES[kind]).mT.contiguous() for weight in weights[:2]
         ]
         flat += [_reorder(bias, GATES[spec.cell], _TORCH_GATES[kind]) for bias in weights[2:]]
+        if torch.is_autocast_enabled(x.device.type):  # or every time step would cast them anew
+            flat = [weight.to(torch.get_autocast_dtype(x.device.type)) for weight in flat]
         if kind == "gru":
             out, last = torch.gru(x, state[None].contiguous(), flat, True, 1, 0.0, False, False, True)
             return out, last[0]

@@ -20,6 +20,8 @@ Shapes: TypeAlias = "dict[str, tuple[int, ...]]"
 MAX_WIDTH = 8192
 MAX_LEVELS = 65536
 MAX_PARAMETERS = 2**30
+MAX_RNN_LAYERS = 11
+"""As many as Dadabots' fork of SampleRNN trains."""
 MAX_QUEUED = 2**28
 """Numbers that a WaveNet's layers may remember between samples: few weights can ask for any amount of
 memory."""
@@ -286,7 +288,7 @@ class SampleRnnSpec:
                 f"frames {self.frames}: each must be a multiple of the next",
             )
         _require_int("dim", self.dim, 1, MAX_WIDTH)
-        _require_int("rnn_layers", self.rnn_layers, 1, 5)
+        _require_int("rnn_layers", self.rnn_layers, 1, MAX_RNN_LAYERS)
         _require_int("levels", self.levels, 2, MAX_LEVELS)
         _require_int("embedding", self.embedding, 1, MAX_WIDTH)
         _require_int("hidden", self.hidden, 1, 2)

@@ -10,17 +10,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from streamer import __version__, controls, threads
 from streamer.console import ended_by_ctrl_c, say, say_aside, say_if_compiling
 from streamer.controls import CONTROLS, DEFAULT_PORT, Control, Value
 from streamer.library import DEFAULT_MODEL, open_model
 from streamer.models.errors import StreamerError
+from streamer.models.quantisers import Kind
+from streamer.models.training.presets import PRESETS
 from streamer.precision import AUTO, SETTINGS
 
 if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands that need it
@@ -67,8 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         _add_devices,
         _add_doctor,
         _add_train,
+        _add_import,
+        _add_logits,
         _add_price,
         _add_bench,
+        _add_export,
     ):
         add(commands)
     return parser
@@ -166,15 +170,62 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_train(commands: Any) -> None:
-    example = "streamer train corpora/lead-guitar --recipe lead-guitar"
-    parser = _command(commands, "train", _train, "Train a model on a folder of audio, by a recipe.", example)
+    about, example = "Train a model on a folder of audio.", "streamer train ~/music/album --for laptop-16k"
+    parser = _command(commands, "train", _train, about, example)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="audio files, searched recursively")
-    parser.add_argument("--recipe", required=True, help="a recipe's name, or a TOML file")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--for",
+        choices=PRESETS,
+        default=PRESETS[0],
+        dest="preset",
+        help=f"a model for this class of machines, at this rate; {PRESETS[0]} by default",
+    )
+    what.add_argument("--recipe", help="another recipe's name, or a TOML file")
     parser.add_argument(
-        "--run", type=Path, dest="run_folder", metavar="FOLDER", help="default: runs/RECIPE; resumed"
+        "--run",
+        type=Path,
+        dest="run_folder",
+        metavar="FOLDER",
+        help="resumed where it exists; default: runs/RECIPE, or runs/FOLDER-PRESET",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
+
+
+def _add_import(commands: Any) -> None:
+    about = "Turn a checkpoint of another WaveNet or SampleRNN program into a model that plays here."
+    example = "streamer import logdir/model.ckpt-9 mine.safetensors --rate 16000"
+    parser = _command(commands, "import", _import, about, example)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a checkpoint, or a folder with one")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="a file that ends in .safetensors")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be written, and how fast")
+    parser.add_argument("--family", metavar="NAME", help="the program; recognised by default")
+    parser.add_argument("--rate", type=_positive(int), metavar="HZ", help="of the sound that it learned")
+    parser.add_argument("--quantiser", choices=get_args(Kind), help="what its codes mean")
+    parser.add_argument("--dilations", type=_wholes, metavar="N,...", help="of all layers, or of one block")
+    parser.add_argument("--condition", metavar="C", help="to hold for good: an id, numbers, or FILE.npy")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the program's own; else looked for")
+    parser.add_argument(
+        "--defaults", action="store_true", help="take the program's defaults for what nothing says"
+    )
+    parser.add_argument("--newest", action="store_true", help="of several in a folder, take the newest")
+
+
+def _wholes(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _add_logits(commands: Any) -> None:
+    about = "Write what a model says of each of the codes that it is given, from its first state on."
+    example = "streamer logits mine.safetensors codes.npy logits.npy"
+    parser = _command(commands, "logits", _logits, about, example)
+    parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
+    parser.add_argument("codes", type=Path, metavar="CODES", help=".npy of whole numbers (T,)")
+    parser.add_argument("out", type=Path, metavar="LOGITS", help=".npy to write, float32 (T, Q)")
+    parser.add_argument("--history", type=Path, metavar="FILE", help=".npy of the codes before CODES")
+    parser.add_argument("--condition", metavar="C", help="an id, numbers between commas, or FILE.npy")
+    parser.add_argument("--precision", choices=SETTINGS, default="fp32", help="fp32 by default")
 
 
 def _add_price(commands: Any) -> None:
@@ -191,10 +242,17 @@ def _add_price(commands: Any) -> None:
     )
 
 
+def _add_export(commands: Any) -> None:
+    about = "Write one step of a model as ONNX, for other programs (docs/export.md)."
+    parser = _command(commands, "export", _export, about, "streamer export lead-guitar lead-guitar.onnx")
+    parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .onnx")
+
+
 def _add_bench(commands: Any) -> None:
     about = (
         "Measure the steppers' speed beside torch, with cached state and without; after latency, how soon a "
-        "cue is heard; after soak, what a long storm of cues costs."
+        "cue is heard; after soak, what a long storm of cues costs; after training, how fast recipes train."
     )
     example = "streamer bench lead-guitar --json; streamer bench latency lead-guitar"
     parser = _command(commands, "bench", _bench, about, example)
@@ -265,6 +323,7 @@ def _voice_count(text: str) -> int:
 _thread_count.__name__ = _voice_count.__name__ = (
     "number"  # what argparse says that the text of a ValueError is not
 )
+_wholes.__name__ = "list of whole numbers"
 
 
 def _add_live_controls(parser: argparse.ArgumentParser) -> None:
@@ -376,7 +435,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    kinds = {"latency": _bench_latency, "soak": _bench_soak}
+    kinds = {"latency": _bench_latency, "soak": _bench_soak, "training": _bench_training}
     return kinds.get("".join(options.models[:1]), _bench_speed)(options)
 
 
@@ -406,6 +465,20 @@ def _bench_soak(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench_training(options: argparse.Namespace) -> int:
+    from streamer import training
+
+    training.require_torch()
+    from streamer import training_speed
+
+    found = training_speed.run(options.models[1:])
+    if options.json:
+        say(training_speed.as_json(found))
+    else:
+        _print_table([asdict(each) for each in found], training_speed.COLUMNS)
+    return 0
+
+
 def _bench_speed(options: argparse.Namespace) -> int:
     from streamer import bench, contenders, depth, plots, rows
 
@@ -431,26 +504,33 @@ def _bench_speed(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    try:
-        import torch
-    except ImportError:
-        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
-    from streamer.models import train
+    from streamer import training
 
-    recipe_path = train.find_recipe(options.recipe)
-    recipe = train.read_recipe(recipe_path)
-    run_folder = options.run_folder or Path("runs") / recipe_path.stem
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = train.find_device(options.device)
-    say(
-        f"Training {recipe_path.stem} on {options.folder} into {run_folder}; "
-        "Ctrl-C stops, the same command resumes."
-    )
-    with _training_bar(recipe.plan.steps) as (tell, note):
-        best = train.train(options.folder, recipe, run_folder, device, tell, note)
-    say(f"The best model so far is {best}; hear it with: streamer play {best}")
+    return training.run(options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    try:
+        from streamer.models import onnx_export
+    except ImportError:
+        raise StreamerError("ONNX needs one more package: pip install 'streamer[onnx]'") from None
+
+    name, model = open_model(options.model)
+    onnx_export.export(model, options.out)
+    say(f"One step of {name} is in {options.out}; docs/export.md says how to run it.")
     return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from streamer import importing
+
+    return importing.run(options)
+
+
+def _logits(options: argparse.Namespace) -> int:
+    from streamer import logits
+
+    return logits.run(options)
 
 
 def _price(options: argparse.Namespace) -> int:
@@ -481,27 +561,6 @@ def _price_rows(bits: PrecisionBits) -> list[dict[str, Any]]:
         {"precision": name, "bits a sample": f"{value:.4f}", "against fp32": price_words(name, bits)}
         for name, value in measured.items()
     ]
-
-
-@contextmanager
-def _training_bar(steps: int) -> Iterator[tuple[Callable[[Any], None], Callable[[str], None]]]:
-    """A progress bar, as what takes each step's progress, and what says a line above the bar."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    text = TextColumn("{task.completed}/{task.total} {task.description}")
-    with Progress(BarColumn(), text, TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=steps)
-
-        def note(line: str) -> None:  # a file's name may look like markup
-            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        def tell(now: Any) -> None:
-            told = f"{now.bits:.3f} bits a sample, {now.samples_per_second:,.0f} samples/s"
-            bar.update(task, completed=now.step, description=told)
-            if now.held_out is not None:
-                note(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
-
-        yield tell, note
 
 
 def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:

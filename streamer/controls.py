@@ -187,7 +187,7 @@ CONTROLS: tuple[Control, ...] = (
     ),
     Control(
         "margin_most", "master", "engine", "float", 5.0, 2000.0, 100.0, "ms", "cubic",
-        "How far the margin may grow by itself where the machine is busy.",
+        "How far margin and runway may grow by themselves where the machine is busy.",
     ),
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ Frame by frame, and therefore the same however the device cuts its blocks, a dec
     - holds the tape where it is once a fade has reached zero: no sample is skipped or repeated, only faded;
     - fades over the last 2.5 ms of the tape when the producer does not keep up (an *underrun*), holds, and
       goes on from the same place when half the target lead is there again, or 50 ms: waiting for more of a
-      deep lead would be a long silence; or the margin, where that is less: a gesture takes back all else,
+      deep lead would be a long silence; or the runway, where that is less: a gesture takes back all else,
       a hundred times a second;
     - is *frozen* by passing, at equal power, from the reader to a region of the tape (`streamer.region`). The
       reader goes on during those 10 ms and then holds; thawed, it goes on from there, once there is enough.
@@ -45,7 +45,7 @@ from streamer.region import (
     read_region,
     rise,
 )
-from streamer.tape import CLAIM, MARGIN, PLAY_HEAD, TARGET, Tape, claim
+from streamer.tape import CLAIM, PLAY_HEAD, RUNWAY, TARGET, Tape, claim
 
 Floats = NDArray[np.float64]
 
@@ -153,8 +153,7 @@ def _written(deck: Words, values: Floats, count: int) -> int:
 @inner
 def _refill(deck: Words, tape: Words) -> int:
     """The lead with which a deck begins, and goes on after an underrun."""
-    enough, margin = min(load_acquire(tape, TARGET) // 2, deck[REFILL]), load_acquire(tape, MARGIN)
-    return int(min(enough, margin) if margin > 0 else enough)
+    return int(min(load_acquire(tape, TARGET) // 2, deck[REFILL], load_acquire(tape, RUNWAY)))
 
 
 @part

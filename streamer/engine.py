@@ -50,6 +50,7 @@ from streamer.score import (
 )
 from streamer.stage import MASTER, Part, Stage
 from streamer.voice import Start, Voice
+from streamer.warming import compile_beside
 
 _log = logging.getLogger(__name__)
 
@@ -541,12 +542,14 @@ class Engine:
             precision=self.precision,
             sibling=sibling,
         )
+        if self._worker.is_alive():  # others play on, and their controls with them
+            compile_beside(checkpoint.spec.architecture)
         voice.warm()
         if sibling is None:
             thread_counts.settle(voice, self._threads)
         else:
             voice.use(sibling.threads)
-        voice.keep(self._pacing.lead, self._margin(part))
+        self._keep_ahead(voice, part)
         return voice
 
     def _swap(
@@ -595,16 +598,19 @@ class Engine:
         return Limits(lead, max(lead, most), margin / 1000, margin_most / 1000)
 
     def _fit_pace(self, elapsed: float) -> None:
-        voices = self.stage.everybody()
-        block, lateness = self.mixer.block / self.mixer.rate, max((v.jitter for v in voices), default=0.0)
-        self._pacing.fit(self._limits(), block, lateness, self.mixer.counters().underruns, elapsed)
-        margins = {part.voice: self._margin(part) for part in self.stage.parts.values()}
+        voices, block = self.stage.everybody(), self.mixer.block / self.mixer.rate
+        lateness = max((voice.jitter for voice in voices), default=0.0)
+        answer = max((voice.answer for voice in voices), default=0.0)
+        self._pacing.fit(self._limits(), block, lateness, answer, self.mixer.counters().underruns, elapsed)
+        self._pacing.share([voice.realtime_factor for voice in voices], thread_counts.cores())
+        parts = {part.voice: part for part in self.stage.parts.values()}
         for voice in voices:
-            voice.keep(self._pacing.lead, margins.get(voice, self._pacing.margin))
+            self._keep_ahead(voice, parts.get(voice))
 
-    def _margin(self, part: Part) -> float:
-        """Seconds of a part's tape that pass within the margin."""
-        return self._pacing.margin * max(1.0, float(part.values["speed"]))
+    def _keep_ahead(self, voice: Voice, part: Part | None) -> None:
+        """Fit a generator to the pace; at a higher speed more of its tape passes in the same time."""
+        speed, pacing = max(1.0, float(part.values["speed"])) if part else 1.0, self._pacing
+        voice.keep(pacing.lead, speed * pacing.margin, speed * pacing.runway, speed * pacing.refill)
 
     def _keep(self) -> None:
         while not self._ending.wait(_TEND_SECONDS):

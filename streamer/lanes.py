@@ -11,7 +11,7 @@ score rendered later hears what the performance heard.
             smoothly joined (value noise, Perlin 1985), beginning with what the wandering was there
 
 All lanes of one owner are one block of int64 words, so that compiled code needs a single array. Only its
-owner touches it. Compiled: `insert`, `value`, `steady_until`, `forget`, `forget_future`.
+owner touches it. Compiled: `insert`, `value`, `steady_until`, `forget`, `forget_future`, `copy`.
 """
 
 from __future__ import annotations
@@ -250,6 +250,17 @@ def forget_future(lanes: Words, position: int) -> int:
         _drop(lanes, track, first, count)
         dropped += count
     return int(dropped)
+
+
+@compiled
+def copy(lanes: Words, into: Words) -> None:
+    """Have lanes of the same kind hold what these do."""
+    into[:_HEAD] = lanes[:_HEAD]
+    for lane in range(2 * lanes[_LANES]):
+        track = _track(lanes, lane)
+        end = _segment(track, lanes[track + _COUNT])
+        for word in range(track, end):
+            into[word] = lanes[word]
 
 
 def limits_of(controls: Sequence[Any]) -> list[tuple[float, float, float]]:

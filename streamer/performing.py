@@ -160,7 +160,7 @@ def _engine(
     values: dict[str, Value] = {key: value for key, value in asked.items() if value is not None}
     with ended_by_ctrl_c():
         if compiling and cores() > 1:
-            compile_together(options.model)
+            compile_together(checkpoint.spec.architecture)
         return Engine(
             name,
             checkpoint,

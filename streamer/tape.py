@@ -10,18 +10,23 @@ p at index p modulo the capacity.
     claim        below it the callback may be reading at this moment; the audio callback alone writes it
     target       the lead that the producer fills up to; the control thread writes it
     margin       how far beyond the claim nothing is taken back; the control thread writes it
+    runway       how much is laid at once in place of what is taken back; the control thread writes it
+    pace         nanoseconds that a sample takes at least where the lead is comfortable; likewise
+    promised     how far the tape reaches as soon as a splice is over, 0 otherwise; the producer writes it
     attention    not 0: the producer's compiled loop returns to Python to see what is wanted
 
 The producer never gets further ahead of the play head than half the capacity. Hence the other half, behind
 the play head, stays readable for sinks, however the producer hurries.
 
-What is written but not yet claimed can be taken back: `claim` and `take_back` settle who was first, as in
+What is written but not yet claimed can be replaced: the producer prepares the first of the new samples beside
+the tape and lays them onto it in one go (`splice`), so that a machine that stalls while it prepares is not
+heard: the play head finds the old samples, then the new. `claim` and `splice` settle who was first, as in
 Dekker's mutual exclusion: each announces, then looks at what the other has announced. The play head that
-claims reads below the write head that it sees afterwards; the producer that takes back looks at the claim
-afterwards and undoes what came too late.
+claims reads below the write head that it sees afterwards; the producer looks at the claim afterwards and
+leaves all as it was where it came too late.
 
-Compiled producers use `room`, `put`, `publish`, `take_back`, `attention` on `Tape.buffer`, a play head
-`claim`; everybody else uses the class.
+Compiled producers use `room`, `put`, `publish`, `splice`, `attention` on `Tape.buffer`, a play head `claim`;
+everybody else uses the class.
 """
 
 from __future__ import annotations
@@ -33,7 +38,8 @@ from streamer.kernels.atomics import aligned_words, fence, load, load_acquire, s
 from streamer.kernels.compiling import compiled
 from streamer.models.errors import StreamerError
 
-WRITE_HEAD, PLAY_HEAD, CLAIM, TARGET, MARGIN, ATTENTION, CAPACITY = 0, 8, 9, 16, 17, 24, 32  # header
+WRITE_HEAD, PROMISED, PLAY_HEAD, CLAIM = 0, 1, 8, 9  # header: words on a cache line share a writer
+TARGET, MARGIN, RUNWAY, PACE_NS, ATTENTION, CAPACITY = 16, 17, 18, 19, 24, 32
 HEADER_WORDS = 64
 RING_START = HEADER_WORDS * 2  # in float32
 SHORTEST_LEAD = 0.010  # seconds; half of it, where the play head goes on, must hold its fade out of 5 ms
@@ -81,28 +87,40 @@ def publish(tape: NDArray[np.int64], position: int) -> None:
 
 @compiled
 def claim(tape: NDArray[np.int64], position: int) -> int:
-    """Announces that everything below `position` may be read now; returns the write head, to stay below."""
+    """Announces that everything below `position` may be read now; returns up to where there is sound.
+
+    That is the write head. While a splice is under way it is lower for less than a microsecond, and what is
+    claimed may be read below it; whoever asks for no more is told of what is about to be there.
+    """
     store_release(tape, CLAIM, position)
     fence()
-    return int(load_acquire(tape, WRITE_HEAD))
+    written = load_acquire(tape, WRITE_HEAD)
+    return int(written if position > written else max(written, load_acquire(tape, PROMISED)))
 
 
 @compiled
-def take_back(tape: NDArray[np.int64], position: int) -> int:
-    """Takes the write head back to `position`, or as near as claim and margin allow; returns where it is.
+def splice(tape: NDArray[np.int64], position: int, samples: NDArray[np.float32], count: int) -> bool:
+    """Lays samples at `position`, below the write head, and makes void whatever lies beyond them.
 
-    Never forward. Samples from there on are void, those before it final.
+    count: how many of them, from the first on.
+
+    Returns:
+        False where the play head has claimed what lies there: nothing has changed then.
     """
     written = load_acquire(tape, WRITE_HEAD)
-    while True:
-        earliest = max(position, load_acquire(tape, CLAIM) + load_acquire(tape, MARGIN))
-        if earliest >= written:
-            return int(written)
-        store_release(tape, WRITE_HEAD, earliest)
-        fence()
-        if load_acquire(tape, CLAIM) <= earliest:
-            return int(earliest)
-        store_release(tape, WRITE_HEAD, written)
+    if load_acquire(tape, CLAIM) > position:
+        return False
+    store_release(tape, PROMISED, position + count)
+    store_release(tape, WRITE_HEAD, position)
+    fence()
+    in_time = load_acquire(tape, CLAIM) <= position
+    if in_time:
+        ring = ring_of(tape)
+        for index in range(count):
+            ring[(position + index) & (ring.size - 1)] = samples[index]
+    store_release(tape, WRITE_HEAD, position + count if in_time else written)
+    store_release(tape, PROMISED, 0)
+    return bool(in_time)
 
 
 @compiled
@@ -153,7 +171,7 @@ class Tape:
         self.buffer[CAPACITY] = capacity
         self.buffer[[WRITE_HEAD, PLAY_HEAD, CLAIM]] = start
         self._beginning = start
-        self.target = target
+        self.target = self.runway = target
 
     @property
     def write_head(self) -> int:
@@ -197,6 +215,26 @@ class Tape:
         if samples < 0:
             raise TapeError(f"a margin of {samples} samples is impossible: it must be 0 or more")
         store(self.buffer, MARGIN, samples)
+
+    @property
+    def runway(self) -> int:
+        """How many samples are laid at once in place of those that are taken back, if there are so many."""
+        return int(load(self.buffer, RUNWAY))
+
+    @runway.setter
+    def runway(self, samples: int) -> None:
+        if samples < 1:
+            raise TapeError(f"a runway of {samples} samples is impossible: it must be 1 or more")
+        store(self.buffer, RUNWAY, samples)
+
+    @property
+    def pace_ns(self) -> int:
+        """Nanoseconds that a sample takes at least where the lead is comfortable; 0 hurries always."""
+        return int(load(self.buffer, PACE_NS))
+
+    @pace_ns.setter
+    def pace_ns(self, nanoseconds: int) -> None:
+        store(self.buffer, PACE_NS, nanoseconds)
 
     @property
     def attention(self) -> int:

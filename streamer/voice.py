@@ -24,14 +24,17 @@ from numpy.typing import NDArray
 from streamer.controls import CONTROLS
 from streamer.cues import CueQueue
 from streamer.generator import (
+    ANSWER_NS,
+    ANSWER_SPREAD_NS,
     COUNTED,
+    DEFERRED,
     FILL,
     FIRST_CODE,
     FOR_EVER,
     LANES,
     NS_PER_SAMPLE,
     REWINDS,
-    TAKE_BACK,
+    REWRITE,
     WORDS,
     Desk,
     aged_jitter,
@@ -56,6 +59,8 @@ SPARE = 5.0
 """Seconds before those that stay readable, too: what a model has heard before it goes on from there."""
 PRIORITY = 2
 """Of SCHED_FIFO: below the audio thread's, which JACK puts at 5 and above."""
+LONGEST_RUNWAY = 1.0
+"""Seconds of the tape that are laid at once at most."""
 MOST_SLACK_BYTES = 2**28
 """Memory of a model's past states, which bounds the lead: two seconds take 80 MB for the shipped WaveNet."""
 _PATIENCE = 10.0
@@ -156,6 +161,7 @@ class Voice:
         )
         self.cues = CueQueue()
         self.scheduling = "not started"
+        longest_runway = round(LONGEST_RUNWAY * rate)
         if sibling is not None:
             self._stepper: Stepper = sibling._stepper.sibling(slack)
         else:
@@ -165,10 +171,13 @@ class Voice:
         self._desk = Desk(
             tape=self.tape.buffer,
             queue=self.cues.words,
-            lanes=new_lanes([_limits(control, value) for control, value in self.values.items()]),
+            lanes=self._new_lanes(),
             words=aligned_words(WORDS),
             codes=np.full(self.tape.capacity, 0, np.int32),  # which touches it all, as the tape does
             counts=np.zeros(checkpoint.spec.levels, np.int32),
+            draft=np.zeros(longest_runway, np.float32),
+            void_codes=np.zeros(longest_runway, np.int32),
+            kept_lanes=self._new_lanes(),
             amplitudes=(quantiser.table() / quantiser.scale).astype(np.float32),
             preemphasis=np.float32(quantiser.preemphasis),
             key=number + (start.take << 8),
@@ -218,6 +227,17 @@ class Voice:
         return float(aged_jitter(self._desk.words, clock_ns())) / 1e9
 
     @property
+    def deferred(self) -> int:
+        """How often a cue was answered later than was meant, since the play head was faster."""
+        return int(load(self._desk.words, DEFERRED))
+
+    @property
+    def answer(self) -> float:
+        """Seconds within which nearly every answer of late was prepared; 0 before the first."""
+        numbers = self._desk.words.view(np.float64)
+        return float(load(numbers, ANSWER_NS) + 2 * load(numbers, ANSWER_SPREAD_NS)) / 1e9
+
+    @property
     def precision(self) -> str:
         """What the model's matrices are kept at, of `streamer.kernels.precision.PRECISIONS`."""
         return self._stepper.precision
@@ -231,11 +251,18 @@ class Voice:
         """Multiply on so many threads from now on, which changes no sample. Not while the thread runs."""
         self._stepper.use(threads)
 
-    def keep(self, lead: float, margin: float) -> None:
-        """Write so many seconds ahead, as far as memory allows, and take back all but a margin of it."""
-        shortest = math.ceil(SHORTEST_LEAD * self.tape.rate)
-        self.tape.target = max(shortest, round(min(lead, self.longest_lead) * self.tape.rate))
-        self.tape.margin = math.ceil(margin * self.tape.rate)
+    def keep(self, lead: float, margin: float, runway: float, pace: float) -> None:
+        """Write so many seconds ahead, as far as memory allows, and answer cues so near to the play head.
+
+        margin: seconds before which no cue takes effect. runway: seconds that are prepared before they take
+        the place of what was written. pace: how many times as fast as it is played the lead is refilled at
+        most, once it is comfortable.
+        """
+        rate, shortest = self.tape.rate, math.ceil(SHORTEST_LEAD * self.tape.rate)
+        self.tape.target = max(shortest, round(min(lead, self.longest_lead) * rate))
+        self.tape.margin = math.ceil(margin * rate)
+        self.tape.runway = math.ceil(min(runway, LONGEST_RUNWAY) * rate)
+        self.tape.pace_ns = round(1e9 / (pace * rate))
 
     def trial(self, seconds: float) -> float:
         """The real-time factor on the threads in use, from so many seconds of work that leave no trace.
@@ -286,7 +313,7 @@ class Voice:
         return True
 
     def snapshot(self, tail: float) -> Snapshot:
-        """The earliest position that can still be taken back, and all to go on from there.
+        """A position a runway behind the earliest that can still be taken back, and all to go on from there.
 
         Going back there has the generator write again what it had written, which changes nothing.
 
@@ -316,6 +343,9 @@ class Voice:
         """End the thread and those that help; what is written stays, and nothing more can be."""
         self.stop()
         self._stepper.close()
+
+    def _new_lanes(self) -> NDArray[np.int64]:
+        return new_lanes([_limits(control, value) for control, value in self.values.items()])
 
     @property
     def _model(self) -> tuple[Any, Any, Any]:
@@ -348,7 +378,7 @@ class Voice:
             raise StreamerError(f"{self.name} does not answer")
 
     def _snapshot(self, tail: float) -> Snapshot:
-        generate(*self._model, self._desk, TAKE_BACK)
+        generate(*self._model, self._desk, REWRITE)
         here = self.tape.write_head
         first = max(self.tape.oldest, here - round(tail * self.tape.rate))
         return Snapshot(here, self._stepper.memory(), self.tape.read(first, here - first))

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from streamer.models.checkpoint import Checkpoint
+from streamer.models.samplernn import SampleRnn
+from streamer.models.specs import WaveNetSpec
+from streamer.models.wavenet import WaveNet
 
 FOLDER = Path(__file__).parent / "fixtures"
 
@@ -45,13 +51,35 @@ class Dialect:
 
 def dialect(name: str) -> Dialect:
     """Read one of `DIALECTS`."""
-    with np.load(FOLDER / f"{name}.npz") as stored:
+    return answers(FOLDER / f"{name}.npz", FOLDER / f"{DIALECTS[name]}.safetensors")
+
+
+def answers(path: Path, model: Path) -> Dialect:
+    """Read what a model was fed, and what its program answered."""
+    with np.load(path) as stored:
         arrays = dict(stored)
     condition = arrays.get("condition")
     return Dialect(
-        path=FOLDER / f"{DIALECTS[name]}.safetensors",
+        path=model,
         codes=arrays["codes"].astype(np.int64),
         logits=arrays["logits"],
         first_t=int(arrays["first_t"]),
         condition=condition if condition is None or condition.ndim else int(condition),
     )
+
+
+def build(model: Checkpoint) -> WaveNet | SampleRnn:
+    module = WaveNet(model.spec) if isinstance(model.spec, WaveNetSpec) else SampleRnn(model.spec)
+    weights = {name.replace(".", "__"): torch.tensor(array) for name, array in model.tensors.items()}
+    module.load_state_dict(weights)
+    return module
+
+
+def logits_of(model: Checkpoint, known: Dialect) -> np.ndarray:
+    """Teacher-forced logits (N, Q) of the torch module on a dialect's codes."""
+    module, codes = build(model), torch.tensor(known.codes)[None]
+    with torch.no_grad():
+        if isinstance(module, WaveNet):
+            condition = None if known.condition is None else torch.as_tensor(known.condition)[None]
+            return module(codes[:, :-1], condition)[0].numpy()
+        return module(codes)[0][0].numpy()

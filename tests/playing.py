@@ -237,8 +237,9 @@ class Player:
 
     @property
     def complaints(self) -> str:
-        """All that it wrote to standard error so far."""
-        return self._complained.read_text()
+        """All that it wrote to standard error so far, but for what ALSA says where the machine has none."""
+        lines = self._complained.read_text().splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("ALSA lib "))
 
     def wait_said(self, pattern: str) -> re.Match[str]:
         """Waits until a regular expression matches what it said."""

@@ -41,7 +41,10 @@ from streamer.performing import RENDERED_SECONDS
 from streamer.precision import has_dot_product
 from streamer.score import Header, ScoreWriter
 
-COMMANDS = ("play", "render", "models", "controls", "devices", "doctor", "train", "price", "bench")
+COMMANDS = (
+    *("play", "render", "models", "controls", "devices", "doctor", "train"),
+    *("price", "bench", "import", "logits", "export"),
+)
 FADE = round(FADE_SECONDS * MODEL_RATE)
 
 

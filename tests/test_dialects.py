@@ -5,34 +5,13 @@ from typing import get_args
 
 import numpy as np
 import pytest
-import torch
-from dialects import DIALECTS, FOLDER, Dialect, dialect
+from dialects import DIALECTS, FOLDER, dialect, logits_of
 
 from streamer.models import checkpoint
-from streamer.models.checkpoint import Checkpoint
-from streamer.models.samplernn import SampleRnn
-from streamer.models.specs import Cell, SampleRnnSpec, WaveNetSpec
-from streamer.models.wavenet import WaveNet
+from streamer.models.specs import Cell, SampleRnnSpec
 
 TOLERANCE = 2e-5
 """Largest difference of a logit: what two float32 programs leave between them; 1e-4 is what we promise."""
-
-
-def build(model: Checkpoint) -> WaveNet | SampleRnn:
-    module = WaveNet(model.spec) if isinstance(model.spec, WaveNetSpec) else SampleRnn(model.spec)
-    weights = {name.replace(".", "__"): torch.tensor(array) for name, array in model.tensors.items()}
-    module.load_state_dict(weights)
-    return module
-
-
-def logits_of(model: Checkpoint, known: Dialect) -> np.ndarray:
-    """Teacher-forced logits (N, Q) of the torch module on a dialect's codes."""
-    module, codes = build(model), torch.tensor(known.codes)[None]
-    with torch.no_grad():
-        if isinstance(module, WaveNet):
-            condition = None if known.condition is None else torch.as_tensor(known.condition)[None]
-            return module(codes[:, :-1], condition)[0].numpy()
-        return module(codes)[0][0].numpy()
 
 
 @pytest.mark.parametrize("name", DIALECTS)

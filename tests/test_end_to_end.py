@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import random
@@ -13,15 +14,18 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import soundfile as sf
 from jackrig import JackServer, Recorder
+from midi_rig import midi_output
 from numpy.typing import NDArray
 from osc_rig import at, encode
 from playing import (
@@ -362,6 +366,55 @@ def test_play_goes_on_exactly_where_it_stopped(stage: Stage, models: dict[str, C
         wait_heard(recorder, MODEL_RATE // 5)
     sound, fades = sound_of(recorder), 6 + 2 * underruns_of(player)
     assert_follows(recorder, sound, written(models["wave"], len(sound)), fades)
+
+
+def test_a_midi_knob_is_learnt_and_oscquery_tells_of_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER"):
+        monkeypatch.setenv(name, stage.server.environment[name])
+    keeps = f"import os\nos.environ['XDG_CONFIG_HOME'] = {str(stage.scratch)!r}"
+    options = ["--midi", "performer", "--oscquery-port", "0"]
+    with stage.perform("wave", *options, script=keeps) as (player, recorder), knobs("performer") as turn:
+        page = player.wait_said(r"OSCQuery at (\S+)")[1]
+        wait_heard(recorder, MODEL_RATE // 10)
+        with turning(partial(turn, 7, 0)):
+            assert player.order("/streamer/midi/learn", 1, "gain") == ""
+        turn(7, 127)
+        wait_for(lambda: value_of(f"{page}/voice/1/gain") == 2.0, "a knob turned all the way up")
+
+
+@contextmanager
+def knobs(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A MIDI controller; yields what turns a knob of channel 1 to a value."""
+    device = midi_output(name)
+    yield lambda number, value: device.send_message([0xB0, number, value])
+    device.close_port()
+    device.delete()
+
+
+@contextmanager
+def turning(turn: Callable[[], None]) -> Iterator[None]:
+    """Somebody turns a knob again and again: when a lesson has begun cannot be seen."""
+    learnt = threading.Event()
+
+    def go_on() -> None:
+        while not learnt.wait(0.05):
+            turn()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        learnt.set()
+        thread.join()
+
+
+def value_of(address: str) -> float:
+    """What OSCQuery says of a control."""
+    with urlopen(f"{address}?VALUE", timeout=PATIENCE) as answer:
+        return float(json.load(answer)["VALUE"][0])
 
 
 def test_a_bad_model_changes_nothing(stage: Stage, models: dict[str, Checkpoint]) -> None:

@@ -21,6 +21,7 @@ from streamer.voice import Voice
 
 LEAD = 2000
 MARGIN = 100
+RUNWAY = 70
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +38,7 @@ def entry(control: str, value: float, at: int = ASAP, kind: int = SET, length: i
 
 def live_voice(model: Checkpoint) -> Voice:
     voice = new_voice(model, LEAD / MODEL_RATE)
-    voice.keep(LEAD / MODEL_RATE, MARGIN / MODEL_RATE)
+    voice.keep(LEAD / MODEL_RATE, MARGIN / MODEL_RATE, RUNWAY / MODEL_RATE, 3.0)
     voice.fill()
     return voice
 
@@ -219,3 +220,25 @@ def test_a_gesture_leaves_the_margin_and_is_heard_as_it_was_made(
     assert len({cue.at for cue in cues}) == 100
     sound = np.concatenate(heard)
     np.testing.assert_array_equal(sound, rendered(models[name], cues, len(sound)))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_an_answer_that_comes_too_late_is_given_at_a_later_place(
+    models: dict[str, Checkpoint], name: str
+) -> None:
+    voice, heard = live_voice(models[name]), [np.zeros(0, np.float32)]
+    voice.keep(LEAD / MODEL_RATE, 0.0, LEAD / MODEL_RATE, 3.0)
+    voice.start()
+
+    def late_again() -> bool:
+        wait_for(lambda: voice.tape.lead == LEAD, "a full lead")
+        voice.cues.push([entry("seed", len(heard))])
+        while not voice.cues.is_empty and voice.tape.lead > 100:  # as fast as Python can
+            heard.append(play(voice.tape, 20))
+        wait_for(lambda: voice.cues.is_empty, "an answer")
+        return voice.deferred >= 3
+
+    wait_for(late_again, "answers that come too late")
+    voice.close()
+    sound = np.concatenate([*heard, play(voice.tape, voice.tape.lead)])
+    np.testing.assert_array_equal(sound, rendered(models[name], places(voice.cues.reap()), len(sound)))

@@ -89,6 +89,17 @@ def test_the_future_can_be_forgotten(these: list[Change], now: int) -> None:
 
 
 @settings(deadline=None)
+@given(changes, changes)
+def test_a_copy_is_what_was_copied_whatever_it_was_before(these: list[Change], others: list[Change]) -> None:
+    block, copied = with_changes(these), with_changes(others)
+    lanes.copy(block, copied)
+    lanes.forget_future(block, -1)
+    expected = with_changes(these)
+    for position in range(2 * END):
+        assert lanes.value(copied, 0, position) == lanes.value(expected, 0, position)
+
+
+@settings(deadline=None)
 @given(changes, st.integers(0, 2 * END))
 def test_a_steady_value_stays(these: list[Change], position: int) -> None:
     block = with_changes(these)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rtmidi
 from hypothesis import given
 from hypothesis import strategies as st
 from jackrig import JackServer
+from midi_rig import midi_output
 from mido import Message
 
 from streamer.controls import CONTROLS, find, parse
@@ -225,13 +225,7 @@ class Controller:
         self.plug_in()
 
     def plug_in(self) -> None:
-        for api in rtmidi.get_compiled_api():
-            try:
-                self._port = rtmidi.MidiOut(api, name="performer")
-                break
-            except rtmidi.RtMidiError:
-                continue
-        self._port.open_virtual_port("out")
+        self._port = midi_output("performer")
 
     def send(self, message: Message) -> None:
         self._port.send_message(message.bytes())

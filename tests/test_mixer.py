@@ -20,7 +20,7 @@ from streamer.kernels.resample import design
 from streamer.lanes import DRIFT, RAMP, SET
 from streamer.mixer import DECK, STRIPS, Mixer, Plug, compiled_callback, lane
 from streamer.models.errors import ControlError, DeviceError
-from streamer.tape import CLAIM, WRITE_HEAD, Tape, attention, publish, put, room, take_back
+from streamer.tape import CLAIM, WRITE_HEAD, Tape, attention, publish, put, room, splice
 
 RATE = 8000  # Hz: a fade is 80 frames, at an underrun 20
 FADE = 80
@@ -628,34 +628,37 @@ CODES = 1 << 23
 
 
 @compiled
-def _write_and_take_back(tape: NDArray[np.int64], final: NDArray[np.float64]) -> int:
-    """Writes samples that say position and generation; each time some are taken back, a new one begins."""
+def _write_and_splice(tape: NDArray[np.int64], final: NDArray[np.float64], draft: NDArray[np.float32]) -> int:
+    """Writes samples that say position and generation; each time some are replaced, a new one begins."""
     generation, random, takes = 1, 1, 0
     position = load_acquire(tape, WRITE_HEAD)
     while attention(tape) == 0 and position < final.size - 8192:
         for _ in range(min(room(tape), 512)):
-            value = (position % 4096 + 4096 * generation) / CODES
-            put(tape, position, value)
-            final[position] = value
+            final[position] = (position % 4096 + 4096 * generation) / CODES
+            put(tape, position, final[position])
             position += 1
         publish(tape, position)
         random = (random * 1103515245 + 12345) % (1 << 31)
         claimed = load_acquire(tape, CLAIM)
-        back = take_back(tape, claimed + (random >> 8) % max(1, position - claimed))
-        takes += back < position
-        position, generation = back, generation % 1000 + 1
+        back = claimed + (random >> 8) % max(1, position - claimed)
+        generation, count = generation % 1000 + 1, min(draft.size, position - back)
+        for place in range(count):
+            draft[place] = ((back + place) % 4096 + 4096 * generation) / CODES
+        if count > 0 and splice(tape, back, draft, count):
+            takes += 1
+            final[back : back + count] = draft[:count]
+            position = back + count
     return takes
 
 
 def test_what_is_taken_back_after_being_claimed_was_never_heard() -> None:
     tape, mixer = Tape(RATE, CAPACITY, 4000), Mixer(RATE, 1)
-    tape.margin = 0
-    final = np.zeros(LENGTH)
+    final, draft = np.zeros(LENGTH), np.zeros(64, np.float32)
     tape.attention = 1
-    _write_and_take_back(tape.buffer, final)
+    _write_and_splice(tape.buffer, final, draft)
     tape.attention = 0
     takes: list[int] = []
-    producer = threading.Thread(target=lambda: takes.append(_write_and_take_back(tape.buffer, final)))
+    producer = threading.Thread(target=lambda: takes.append(_write_and_splice(tape.buffer, final, draft)))
     mixer.put(1, tape, 0)
     mixer.render(FADE)  # the crossfade passes over silence: its first frame would be a sample times 0
     producer.start()

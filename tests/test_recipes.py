@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.models.errors import CorpusError
+from streamer.models.silence import runs, silent_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16000
@@ -55,7 +56,7 @@ def quiet(seconds: float) -> np.ndarray:
 
 
 def test_the_shipped_recipes_are_found() -> None:
-    assert {"lead-guitar", "voice-it"} <= {path.stem for path in RECIPES}
+    assert {"lead-guitar", "metal", "voice-it"} <= {path.stem for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -72,7 +73,7 @@ def test_recipe_pins_its_source_and_says_who_made_it(path: Path) -> None:
 
 
 def test_unknown_recipe_names_those_there_are() -> None:
-    with pytest.raises(CorpusError, match=r"'kazoo'.*lead-guitar, voice-it"):
+    with pytest.raises(CorpusError, match=r"'kazoo'.*lead-guitar, metal, voice-it"):
         script.read_recipe(script.RECIPES / "kazoo.toml")
 
 
@@ -114,7 +115,7 @@ def test_nothing_is_left_of_silence() -> None:
 def test_no_long_silence_survives_and_no_sound_is_lost(frames: list[tuple[int, int]], odd: int) -> None:
     stretches = [quiet(0.02)[:odd]] + [part for a, b in frames for part in (tone(a / 50), quiet(b / 50))]
     cut = script.cut_silences(np.concatenate(stretches), RATE, 0.25)
-    longest = max((end - start for start, end in script.runs(script.silent_frames(cut, RATE))), default=0)
+    longest = max((end - start for start, end in runs(silent_frames(cut, RATE))), default=0)
     # The cut moves the frames, and a frame that straddles an edge is sound: one more may now look silent.
     assert longest * FRAME <= 0.25 * RATE + FRAME
     kept, had = (int((np.abs(audio) > 0.01).sum()) for audio in (cut, np.concatenate(stretches)))
@@ -162,6 +163,19 @@ def test_stereo_at_another_rate_becomes_mono_at_the_recipes(tmp_path: Path) -> N
     audio = script.read_audio(tmp_path / "x.wav", RATE)
     assert len(audio) == RATE
     np.testing.assert_allclose(audio[1000:-1000], tone(1, level=0.25)[1000:-1000], atol=1e-3)
+
+
+def test_stems_are_added_up_as_far_as_the_shortest_goes(tmp_path: Path) -> None:
+    for name, seconds, level in (("a", 1.0, 0.5), ("b", 0.5, 0.25)):
+        soundfile.write(tmp_path / f"{name}.wav", tone(seconds, level=level), RATE, subtype="FLOAT")
+    mix = script.read_mix(tmp_path / "a.wav", ("b.wav",), RATE)
+    np.testing.assert_allclose(mix, tone(0.5, level=0.75), atol=1e-6)
+
+
+def test_a_stem_that_is_not_there_is_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(0.1), RATE)
+    with pytest.raises(CorpusError, match=r"no 'b\.wav' beside 'a\.wav'"):
+        script.read_mix(tmp_path / "a.wav", ("b.wav",), RATE)
 
 
 @pytest.fixture

@@ -119,8 +119,11 @@ class Case:
         return Stepper(self.spec, self.tensors, self.condition, **options)
 
     @torch.no_grad()
-    def torch_logits(self) -> np.ndarray:
-        """Row t: the logits of codes[t]; NaN in a WaveNet's row 0, which torch's module does not give."""
+    def torch_logits(self, before: np.ndarray | None = None) -> np.ndarray:
+        """Row t: the logits of codes[t]; NaN in a WaveNet's row 0, which torch's module does not give.
+
+        before: codes that a SampleRNN finds before the first, one slowest frame of them; else silence.
+        """
         weights = {name.replace(".", "__"): torch.from_numpy(value) for name, value in self.tensors.items()}
         forecasts = None
         if self.spec.predictor:
@@ -136,7 +139,8 @@ class Case:
             return np.concatenate([np.full((1, self.spec.levels), np.nan, np.float32), rows[0].numpy()])
         network = SampleRnn(self.spec)
         network.load_state_dict(weights)
-        history = np.concatenate([np.full(self.spec.frames[0], self.spec.levels // 2), self.codes])
+        before = np.full(self.spec.frames[0], self.spec.levels // 2) if before is None else before
+        history = np.concatenate([before, self.codes])
         return network(torch.from_numpy(history)[None], forecasts=forecasts)[0][0].numpy()  # type: ignore[no-any-return]
 
 
@@ -172,12 +176,45 @@ def test_other_systems_models_give_their_own_logits(name: str) -> None:
     known = dialect(name)
     model = checkpoint.load(known.path)
     ours = Stepper(model.spec, model.tensors, known.condition)
-    if isinstance(model.spec, WaveNetSpec):
-        logits = ours.teacher_forced(known.codes)[known.first_t :]
-    else:  # those programs take the first codes for what lies before the beginning
-        ours.state.codes[-known.first_t :] = known.codes[: known.first_t]
-        logits = ours.teacher_forced(known.codes[known.first_t :])
+    ours.precede(known.codes[: known.first_t])
+    logits = ours.teacher_forced(known.codes[known.first_t :])
     assert np.abs(logits - known.logits).max() < TOLERANCE
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(samplernn_specs(), seeds, st.integers(0, 9))
+def test_samplernn_looks_back_at_the_last_frame_of_what_precedes(
+    spec: SampleRnnSpec, seed: int, more: int
+) -> None:
+    case, slowest = Case(spec, seed), spec.frames[0]
+    before = np.random.default_rng(seed + 1).integers(0, spec.levels, slowest + more)
+    ours, torchs = case.stepper(slack=len(case.codes)), case.torch_logits(before[more:])
+    ours.precede(before)
+    for _ in range(2):
+        logits = ours.teacher_forced(case.codes, case.sides)
+        assert np.abs(logits - torchs).max() < TOLERANCE
+        ours.rewind(0)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(samplernn_specs(), seeds)
+def test_samplernn_finds_silence_before_the_few_codes_that_precede(spec: SampleRnnSpec, seed: int) -> None:
+    case, slowest = Case(spec, seed), spec.frames[0]
+    before = np.full(slowest, spec.levels // 2)
+    before[-1:] = 0
+    ours = case.stepper()
+    ours.precede(before[-1:])
+    ours_logits = ours.teacher_forced(case.codes, case.sides)
+    assert np.abs(ours_logits - case.torch_logits(before)).max() < TOLERANCE
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(wavenet_specs(), seeds)
+def test_wavenet_is_fed_what_precedes(spec: WaveNetSpec, seed: int) -> None:
+    case = Case(replace(spec, side=0), seed)  # what precedes has no side input
+    ours = case.stepper()
+    ours.precede(case.codes[:9])
+    assert np.abs(ours.teacher_forced(case.codes[9:]) - case.torch_logits()[9:]).max() < TOLERANCE
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

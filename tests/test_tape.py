@@ -21,6 +21,7 @@ from streamer.models.errors import StreamerError
 from streamer.tape import (
     CLAIM,
     PLAY_HEAD,
+    PROMISED,
     WRITE_HEAD,
     Tape,
     TapeError,
@@ -32,7 +33,7 @@ from streamer.tape import (
     ring_of,
     ring_size,
     room,
-    take_back,
+    splice,
 )
 
 RATE = 1000  # Hz: 10 samples are the shortest lead
@@ -107,7 +108,9 @@ def test_a_tape_begins_anywhere() -> None:
     tape.write(numbered(1, 20))
     assert tape.read(2**40, 20).tolist() == numbered(1, 20).tolist()
     assert claim(tape.buffer, 2**40 + 7) == 2**40 + 20
-    assert take_back(tape.buffer, 0) == 2**40 + 7
+    assert not splice(tape.buffer, 2**40 + 6, numbered(0, 5), 5)
+    assert splice(tape.buffer, 2**40 + 7, numbered(0, 5), 5)
+    assert tape.read(2**40, 12).tolist() == [*range(1, 8), *range(5)]
     with pytest.raises(TapeError, match="no longer on the tape"):
         tape.read(2**40 - 1, 2)
 
@@ -125,33 +128,40 @@ def test_what_was_laid_before_can_be_read_as_if_it_had_been_played(count: int) -
     assert tape.oldest == max(100 - kept, 88)
 
 
-def test_what_is_taken_back_is_written_anew() -> None:
+def test_what_is_spliced_takes_the_place_of_all_that_follows() -> None:
     tape = Tape(RATE, CAPACITY, 32)
     tape.write(numbered(0, 32))
-    assert take_back(tape.buffer, 20) == tape.write_head == 20
-    with pytest.raises(TapeError, match="the write head is at 20"):
-        tape.read(19, 2)
-    tape.write(numbered(100, 5))
-    assert tape.read(18, 7).tolist() == [18, 19, 100, 101, 102, 103, 104]
+    assert splice(tape.buffer, 20, numbered(100, 8), 5)
+    assert tape.write_head == 25
+    with pytest.raises(TapeError, match="the write head is at 25"):
+        tape.read(24, 2)
+    tape.write(numbered(200, 1))
+    assert tape.read(18, 8).tolist() == [18, 19, 100, 101, 102, 103, 104, 200]
 
 
-@pytest.mark.parametrize("wanted", [0, 11, 15, 16, 20, 32, 40])
-def test_neither_what_is_claimed_nor_the_margin_is_taken_back(wanted: int) -> None:
+@pytest.mark.parametrize("position", [0, 10, 11, 15, 31])
+def test_nothing_changes_where_the_play_head_was_first(position: int) -> None:
     tape = Tape(RATE, CAPACITY, 32)
     tape.write(numbered(0, 32))
     assert claim(tape.buffer, 11) == 32
-    tape.margin = 5
-    assert tape.margin == 5
-    assert take_back(tape.buffer, wanted) == tape.write_head == min(32, max(16, wanted))
+    assert splice(tape.buffer, position, numbered(100, 1), 1) == (position >= 11)
+    assert tape.write_head == (position + 1 if position >= 11 else 32)
+    assert tape.read(0, 11).tolist() == numbered(0, 11).tolist()
 
 
-def test_a_margin_that_exceeds_the_lead_keeps_all_of_it() -> None:
+def test_a_play_head_in_the_middle_of_a_splice_is_told_of_what_is_promised() -> None:
     tape = Tape(RATE, CAPACITY, 32)
-    tape.write(numbered(0, 10))
-    tape.margin = 11
-    assert take_back(tape.buffer, 0) == 10
-    with pytest.raises(TapeError, match="-1 samples is impossible"):
-        tape.margin = -1
+    tape.write(numbered(0, 20))
+    store(tape.buffer, PROMISED, 30)
+    assert claim(tape.buffer, 20) == 30
+    assert claim(tape.buffer, 21) == 20
+
+
+@pytest.mark.parametrize(("margin", "runway"), [(-1, 1), (0, 0)])
+def test_impossible_margins_and_runways_are_refused(margin: int, runway: int) -> None:
+    tape = Tape(RATE, CAPACITY, 32)
+    with pytest.raises(TapeError, match=r"samples is impossible: it must be [01] or more"):
+        tape.margin, tape.runway = margin, runway
 
 
 @pytest.mark.parametrize("target", [9, 33])
@@ -233,7 +243,7 @@ def test_a_producer_and_a_consumer_without_a_lock_never_disagree() -> None:
 
 
 @compiled
-def _write_and_take_back(tape: np.ndarray, final: np.ndarray) -> int:
+def _write_and_splice(tape: np.ndarray, final: np.ndarray, draft: np.ndarray) -> int:
     """A producer that changes its mind: each sample is the number of the take; `final` gets the last one's.
 
     Returns the number of takes. It keeps going back by a length that changes, until all of `final` is there.
@@ -245,9 +255,12 @@ def _write_and_take_back(tape: np.ndarray, final: np.ndarray) -> int:
             final[position] = take & 0xFFFFFF
             position += 1
         publish(tape, position)
-        here = take_back(tape, position - 1 - take % 96)
-        if here < position:
-            position, take = here, take + 1
+        here, count = position - 1 - take % 96, min(1 + take % 7, draft.size)
+        if here >= 0 and here + count <= position:
+            draft[:count] = np.float32((take + 1) & 0xFFFFFF)
+            if splice(tape, here, draft, count):
+                position, take = here + count, take + 1
+                final[here:position] = take & 0xFFFFFF
     return take
 
 
@@ -265,14 +278,13 @@ def _claim_and_read(tape: np.ndarray, heard: np.ndarray, block: int, deadline_ns
     return position
 
 
-@pytest.mark.parametrize(("block", "margin"), [(1, 0), (7, 0), (50, 0), (7, 20)])
-def test_what_was_heard_is_never_taken_back(block: int, margin: int) -> None:
-    tape = Tape(RATE, 256, 100)
-    tape.margin = margin
-    _write_and_take_back(tape.buffer, np.zeros(0, np.int64))
+@pytest.mark.parametrize("block", [1, 7, 50])
+def test_what_was_heard_is_never_taken_back(block: int) -> None:
+    tape, draft = Tape(RATE, 256, 100), np.zeros(8, np.float32)
+    _write_and_splice(tape.buffer, np.zeros(0, np.int64), draft)
     _claim_and_read(tape.buffer, np.zeros(0, np.int64), 1, 0)
     final, heard, takes = np.zeros(200_000, np.int64), np.zeros(200_000, np.int64), []
-    producer = threading.Thread(target=lambda: takes.append(_write_and_take_back(tape.buffer, final)))
+    producer = threading.Thread(target=lambda: takes.append(_write_and_splice(tape.buffer, final, draft)))
     producer.start()
     try:
         assert _claim_and_read(tape.buffer, heard, block, clock_ns() + 30_000_000_000) == len(heard)

@@ -190,11 +190,11 @@ def test_what_a_primed_model_repeats_counts_what_it_has_heard(
 @pytest.mark.parametrize("name", SPECS)
 def test_a_snapshot_goes_on_exactly(models: dict[str, Checkpoint], name: str) -> None:
     voice = new_voice(models[name], 1.0, seed=5)
-    voice.keep(1.0, 0.01)
+    voice.keep(1.0, 0.01, 0.005, 3.0)
     voice.fill()
     play(voice.tape, 3001)
     shot = voice.snapshot(0.05)
-    assert shot.position == 3001 + 160
+    assert shot.position == 3001 + 160 + 80
     start = Start(memory=shot.memory, tail=shot.tail, position=shot.position)
     other = Voice("again", models[name], {**LIVE, "seed": 5}, SECONDS, number=1, start=start, sibling=voice)
     expected = tape_of(models[name], 1.0, seed=5)
@@ -237,13 +237,13 @@ def test_the_thread_keeps_the_lead_filled_and_goes_on_where_it_was_stopped(
 
 def test_a_snapshot_of_a_voice_that_plays_leaves_its_sound_alone(models: dict[str, Checkpoint]) -> None:
     voice = new_voice(models["rnn"], SECONDS)
-    voice.keep(SECONDS, 0.02)
+    voice.keep(SECONDS, 0.02, 0.005, 3.0)
     voice.start()
     heard = []
     for _ in range(20):
-        wait_for(lambda: voice.tape.lead >= 420, "more than the margin")
+        wait_for(lambda: voice.tape.lead >= 500, "more than margin and runway")
         heard.append(play(voice.tape, 100))
-        assert voice.snapshot(0.01).position == voice.tape.play_head + 320
+        assert voice.snapshot(0.01).position == voice.tape.play_head + 320 + 80
     voice.close()
     np.testing.assert_array_equal(np.concatenate(heard), tape_of(models["rnn"], 1.0)[:2000])
 
@@ -270,9 +270,11 @@ def test_the_realtime_factor_is_known_once_something_is_written(models: dict[str
 def test_lead_and_margin_can_be_changed(models: dict[str, Checkpoint]) -> None:
     voice = Voice("live", models["wave"], {}, SECONDS, longest_lead=2 * SECONDS)
     for wanted, kept in ((0.15, 0.15), (9.0, 0.2), (0.001, 0.01)):
-        voice.keep(wanted, 0.003)
+        voice.keep(wanted, 0.003, 0.01, 2.0)
         assert voice.tape.target == round(kept * MODEL_RATE)
-    assert voice.tape.margin == 48
+    assert (voice.tape.margin, voice.tape.runway, voice.tape.pace_ns) == (48, 160, 31_250)
+    voice.keep(SECONDS, 0.003, 60.0, 2.0)
+    assert voice.tape.runway == MODEL_RATE
 
 
 # --- what cannot be a voice ---------------------------------------------------------------------------------
