@@ -35,6 +35,8 @@ _FAST, _FAST_NEW = _F(defined.FAST), _F(1 - defined.FAST)
 _SLOW, _SLOW_NEW = _F(defined.SLOW), _F(1 - defined.SLOW)
 _FACTOR, _GROWTH, _EPSILON = _F(defined.FACTOR), _F(defined.GROWTH), _F(defined.EPSILON)
 _WIDEST, _HATS, _QUIET = _F(defined.WIDEST), defined.HATS, defined.QUIET
+LAGS = 4
+"""Of the autocorrelation, taken together."""
 _HALF_HATS = _F((defined.HATS - 1) / 2)
 
 
@@ -73,13 +75,13 @@ class PredictorState(NamedTuple):
     features: Floats
     """(B, V)"""
     tapered: Floats
-    """(window,)"""
+    """(window + order + LAGS,), zeros behind the window"""
     correlation: Doubles
-    """(order + 1,)"""
-    solution: Doubles
-    """(order,)"""
-    before: Doubles
-    """(order,)"""
+    """(order + LAGS,)"""
+    forward: Doubles
+    """(order,): coefficients, the newest sample's first"""
+    backward: Doubles
+    """(order,): the same, the oldest sample's first"""
 
 
 def pack(spec: PredictorSpec | None, levels: int) -> PredictorWeights:
@@ -109,10 +111,10 @@ def new_state(weights: PredictorWeights, voices: int, kept: int) -> PredictorSta
         filters=zeros((kept // weights.hop + 2) * voices * weights.order),
         forecasts=zeros((kept + 1) * voices * FORECAST),
         features=zeros(voices * FEATURES),
-        tapered=zeros(len(weights.taper)),
-        correlation=np.zeros(weights.order + 1),
-        solution=np.zeros(weights.order),
-        before=np.zeros(weights.order),
+        tapered=zeros(len(weights.taper) + weights.order + LAGS),
+        correlation=np.zeros(weights.order + LAGS),
+        forward=np.zeros(weights.order),
+        backward=np.zeros(weights.order),
     )
     reset(state)
     return state
@@ -259,6 +261,20 @@ def _dot(a: Floats, b: Floats) -> np.float32:
     return total
 
 
+@inner_sum
+def _correlate(out: Doubles, samples: Floats, later: Floats) -> None:
+    """Four sums at once: one alone waits for itself, and takes four times as long."""
+    one, two, three = tail(later, 1), tail(later, 2), tail(later, 3)
+    sum0 = sum1 = sum2 = sum3 = _ZERO
+    for i in range(len(samples)):
+        x = samples[i]
+        sum0 += x * later[i]
+        sum1 += x * one[i]
+        sum2 += x * two[i]
+        sum3 += x * three[i]
+    out[0], out[1], out[2], out[3] = sum0, sum1, sum2, sum3
+
+
 @part
 def _fit(weights: PredictorWeights, state: PredictorState, position: int, voice: int, voices: int) -> None:
     """The filter for the hop that begins at a position."""
@@ -266,29 +282,43 @@ def _fit(weights: PredictorWeights, state: PredictorState, position: int, voice:
     samples = _heard(state, position, window, voice, voices)
     for i in range(window):
         tapered[i] = samples[i] * weights.taper[i]
-    for lag in range(order + 1):
-        state.correlation[lag] = _dot(tail(tapered, lag), span(tapered, 0, window - lag))
-    _solve(state, weights.correction)
+    for lag in range(0, order + 1, LAGS):
+        _correlate(tail(state.correlation, lag), span(tapered, 0, window), tail(tapered, lag))
+    _solve(weights, state)
     found = _filter(weights, state, position, voice, voices)
     for i in range(order):
-        found[i] = np.float32(state.solution[order - 1 - i]) * weights.shrink[i]
+        found[i] = np.float32(state.backward[i]) * weights.shrink[i]
 
 
 @inner
-def _solve(state: PredictorState, correction: float) -> None:
-    """Levinson and Durbin's recursion: the coefficients, newest sample first, from the correlation."""
-    r, a, before = state.correlation, state.solution, state.before
-    error = r[0] * (1.0 + correction) + _QUIET
-    for i in range(len(a)):
-        total = r[i + 1]
-        for j in range(i):
-            before[j] = a[j]
-            total -= a[j] * r[i - j]
-        reflection = total / error
-        for j in range(i):
-            a[j] = before[j] - reflection * before[i - 1 - j]
-        a[i] = reflection
+def _solve(weights: PredictorWeights, state: PredictorState) -> None:
+    """Levinson and Durbin's recursion on the correlation: coefficients, oldest sample first, in `backward`.
+
+    They are kept in both orders, so that every loop runs along its arrays; `backward` grows from its end.
+    """
+    r, forward, order = state.correlation, state.forward, weights.order
+    error = r[0] * (1.0 + weights.correction) + _QUIET
+    for i in range(order):
+        backward = tail(state.backward, order - i)
+        reflection = (r[i + 1] - _double_dot(backward, tail(r, 1))) / error
+        _reflect(forward, backward, reflection)
+        forward[i] = state.backward[order - 1 - i] = reflection
         error *= 1.0 - reflection * reflection
+
+
+@inner_sum
+def _double_dot(a: Doubles, b: Doubles) -> float:
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@inner_sum
+def _reflect(forward: Doubles, backward: Doubles, reflection: float) -> None:
+    for i in range(len(backward)):
+        x, y = forward[i], backward[i]
+        forward[i], backward[i] = x - reflection * y, y - reflection * x
 
 
 @inner

@@ -19,7 +19,7 @@ from numba import types
 from streamer.kernels.compiling import intrinsic
 from streamer.kernels.emit import INDEX, check_arrays
 
-_ELEMENTS = (types.float32, types.uint8, types.int32, types.int64)
+_ELEMENTS = (types.float32, types.float64, types.uint8, types.int32, types.int64)
 
 
 def _emit_borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:

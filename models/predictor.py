@@ -27,6 +27,8 @@ FAST, SLOW = 0.97, 1 - 2**-10
 """What the means keep from sample to sample."""
 FACTOR, GROWTH = 0.72, 0.004
 """The scale's part of the fast mean, and of the prediction."""
+CONSTANTS = (FAST, SLOW, FACTOR, GROWTH)
+"""All on which forecasts hang beside their spec."""
 EPSILON = 1e-8
 """Added to every code's probability."""
 HATS = 12

@@ -196,7 +196,7 @@ class Voice:
         known = start.codes[-self.tape.capacity // 2 :]
         places = np.arange(start.position - len(known), start.position) & (self.tape.capacity - 1)
         self._desk.codes[places] = known
-        self._desk.words[COUNTED] = start.position - len(known) - 1
+        self._desk.words[COUNTED] = -2  # behind no position: who first needs the counts takes them all
         self._desk.words[FIRST_CODE] = start.position - len(known)
         if start.memory is not None:
             self._stepper.remember(start.memory)
@@ -406,9 +406,10 @@ def _limits(control: str, value: float) -> tuple[float, float, float]:
 
 def _bytes_per_sample(spec: Spec) -> int:
     """About what going back one sample further takes."""
+    predictor = 24 + 4 * spec.predictor.order // spec.predictor.hop if spec.predictor else 0
     if isinstance(spec, WaveNetSpec):
-        return 4 * len(spec.dilations) * spec.residual
-    return math.ceil(8 * spec.tiers * spec.rnn_layers * spec.dim / spec.frames[0]) + 8
+        return 4 * len(spec.dilations) * spec.residual + predictor
+    return math.ceil(8 * spec.tiers * spec.rnn_layers * spec.dim / spec.frames[0]) + 8 + predictor
 
 
 def _condition(spec: Spec) -> Any:

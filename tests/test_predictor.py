@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from draws import predictor_specs
+from draws import predictor_specs, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.kernels.predictor import forecasts
+from streamer.kernels.stepper import Stepper
 from streamer.models import expert, predictor
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import PredictorSpec
+from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 
 LEVELS = 256
 seeds = st.integers(0, 2**32 - 1)
@@ -66,6 +67,31 @@ def test_what_is_loudest_stays_finite_and_within_full_scale() -> None:
         assert np.isfinite(rows).all()
         assert np.abs(rows[:, 0]).max() <= 1
         assert rows[:, 1:3].max() <= 2
+
+
+MODELS: list[Spec] = [
+    WaveNetSpec((1, 2, 4), residual=8, gate=8, skip=8, output=8, predictor=PredictorSpec(12, 100, 16)),
+    SampleRnnSpec((12, 4), dim=8, rnn_layers=1, embedding=4, predictor=PredictorSpec(12, 100, 16)),
+]
+
+
+@pytest.mark.parametrize("spec", MODELS)
+@pytest.mark.parametrize("way", ["feed", "teacher_forced", "two voices"])
+def test_models_learn_from_the_very_numbers_that_they_play_by(spec: Spec, way: str) -> None:
+    """The forecast in a stepper's memory is, bit for bit, the one of before training."""
+    assert spec.predictor is not None
+    codes = tones(400, 5)
+    trained = forecasts(spec.predictor, LEVELS, codes)
+    model = Stepper(spec, weights_of(spec, 1), voices=2 if way == "two voices" else 1)
+    for start in range(0, 400, 20):
+        part = codes[start : start + 20]
+        if way == "two voices":
+            model.feed(np.stack([part[::-1], part], 1))
+        else:
+            getattr(model, way)(part)
+        memory, field = model.memory(), spec.receptive_field
+        position = model.position - (field if isinstance(spec, WaveNetSpec) else model.position % field)
+        assert np.array_equal(memory["forecast"][-1], trained[position])
 
 
 def bits(spec: PredictorSpec, codes: NDArray[np.int64]) -> float:

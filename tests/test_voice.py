@@ -70,14 +70,13 @@ def written(voice: Voice) -> Floats:
 # --- what is written ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize(
-    "quantiser",
+    ("name", "quantiser"),
     [
-        Quantiser(preemphasis=0.85, scale=4.0),
-        Quantiser("mulaw-floor"),
-        Quantiser("mulaw-mehri", scale=0.5),
-        Quantiser("linear-mehri", preemphasis=0.5),
+        *((name, Quantiser(preemphasis=0.85, scale=4.0)) for name in SPECS),
+        ("wave", Quantiser("mulaw-floor")),  # the other has a predictor, which wants mulaw
+        ("wave", Quantiser("mulaw-mehri", scale=0.5)),
+        ("wave", Quantiser("linear-mehri", preemphasis=0.5)),
     ],
 )
 def test_the_tape_holds_the_generated_codes_decoded(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamer.models.corpus import Corpus, Part, cache_folder
-from streamer.models.predictor import FORECAST
+from streamer.models.predictor import CONSTANTS, FORECAST
 from streamer.models.specs import Spec
 
 FORECASTS = "forecasts"
@@ -35,7 +35,7 @@ def with_forecasts(corpus: Corpus, spec: Spec) -> Corpus:
     """
     if spec.predictor is None:
         return corpus
-    described = json.dumps([asdict(spec.predictor), spec.levels], sort_keys=True)
+    described = json.dumps([asdict(spec.predictor), spec.levels, CONSTANTS], sort_keys=True)
     name = f"{FORECASTS}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.npy"
     path, codes = cache_folder() / corpus.key / name, corpus.training.codes
     if not path.is_file():
