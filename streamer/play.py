@@ -15,8 +15,8 @@ from streamer.engine import Engine
 from streamer.models.errors import DeviceError
 
 SWITCH_SECONDS = 0.0001
-"""The interpreter's switch interval while it plays. Beside a thread that is always busy in Python, each call
-of the system that waits for nothing, such as reading a datagram, costs one: of 5000 messages, half a second."""
+"""The interpreter's switch interval while it plays. Beside a thread that is always busy in Python, each
+call of the system costs one, such as that which reads a datagram: half a second for a burst of 5000."""
 STATUS_SECONDS = 0.25
 _RETRY_SECONDS = 1.0
 
