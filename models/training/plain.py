@@ -29,6 +29,14 @@ def _conv(weight: Tensor, bias: Tensor | None, dilation: int = 1) -> nn.Conv1d:
     return layer
 
 
+def _embedding(weight: Tensor) -> nn.Embedding:
+    """An embedding with a weight (Q, width)."""
+    layer = nn.Embedding(*weight.shape)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return layer
+
+
 class PlainWaveNet(nn.Module):
     """A `WaveNet` in Conv1d; raises `SpecError` for a spec with what is not in a plain one."""
 
@@ -38,8 +46,7 @@ class PlainWaveNet(nn.Module):
         spec = model.spec
         _require(spec == WaveNetSpec(spec.dilations, spec.residual, spec.gate, spec.skip, spec.output))
         self.spec = spec
-        table = model.input_weight[0].detach().clone()
-        self.embedding = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]
+        self.embedding = _embedding(model.input_weight[0])
         gates = model.gate_weight.view(spec.layers, spec.kernel, spec.residual, 2 * spec.gate)
         self.gates = nn.ModuleList(
             _conv(gates[layer], model.gate_bias[layer], dilation)
@@ -52,7 +59,7 @@ class PlainWaveNet(nn.Module):
         skip_biases = [model.get_parameter("skip_bias"), *[None] * (spec.layers - 1)]
         skips = model.skip_weight.view(spec.layers, 1, spec.gate, spec.skip)
         self.skips = nn.ModuleList(map(_conv, skips, skip_biases))
-        self.output1 = _conv(model.output1_weight[None], model.get_parameter("output_bias"))
+        self.output1 = _conv(model.output1_weight[None], model.get_parameter("output1_bias"))
         self.output2 = _conv(model.output2_weight[None], model.get_parameter("output2_bias"))
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -93,8 +100,7 @@ class PlainSampleRnn(nn.Module):
         self.upsample_bias = nn.ParameterList(
             weights[f"tier{tier}.upsample_bias"].detach().T.clone() for tier in tiers
         )
-        table = weights["embedding"].detach().clone()
-        self.embedding = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]
+        self.embedding = _embedding(weights["embedding"])
         self.input = _conv(weights["input_weight"], None)
         self.hidden = nn.ModuleList(
             _conv(weight[None], bias)
