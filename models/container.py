@@ -118,7 +118,7 @@ def read_tensor(file: BinaryIO, name: str, place: Place) -> NDArray[Any]:
 def write(path: Path, described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write a file, whole or not at all: beside the target, then moved there in one step."""
     metadata = {METADATA_KEY: canonical_json(described)}
-    _write_atomically(path, safetensors.numpy.save(dict(tensors), metadata))
+    write_atomically(path, safetensors.numpy.save(dict(tensors), metadata))
 
 
 def canonical_json(value: object) -> str:
@@ -229,7 +229,7 @@ def check_version(version: object, newest: int) -> None:
     require(version <= newest, newer)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file beside the target and move it there, so that no reader ever sees half of it."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

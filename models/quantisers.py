@@ -64,6 +64,11 @@ class Quantiser:
             raise SpecError(f"quantiser scale is {self.scale!r}: it must be a number above 0, at most 1000")
 
     @property
+    def stretches(self) -> bool:
+        """Whether each clip is first brought to its own peak, so that it has to be seen whole."""
+        return self.kind in _STRETCHING
+
+    @property
     def mu(self) -> int:
         """The companding constant of the mu-law kinds."""
         return self.levels if self.kind == "mulaw-vincent" else self.levels - 1
@@ -111,7 +116,7 @@ class Quantiser:
 
 def _unit(clip: Samples, quantiser: Quantiser) -> Samples:
     """Bring a clip to 0..1: by clipping -1..1, or, stretching, from its lowest to its highest."""
-    if quantiser.kind not in _STRETCHING:
+    if not quantiser.stretches:
         return (np.clip(clip, -1, 1) + 1) / 2
     if quantiser.kind == "linear-deepsound":
         clip = clip.astype(np.float32)  # as deepsound computes: where steps meet, rounding decides

@@ -10,8 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from streamer.console import ended_by_ctrl_c, say, say_aside, say_if_compiling
 from streamer.controls import CONTROLS, DEFAULT_PORT, Control, Value
 from streamer.library import DEFAULT_MODEL, open_model
 from streamer.models.errors import StreamerError
+from streamer.models.training.presets import PRESETS
 from streamer.precision import AUTO, SETTINGS
 
 if TYPE_CHECKING:  # what compiles or opens sound is imported by the commands that need it
@@ -166,12 +166,24 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_train(commands: Any) -> None:
-    example = "streamer train corpora/lead-guitar --recipe lead-guitar"
-    parser = _command(commands, "train", _train, "Train a model on a folder of audio, by a recipe.", example)
+    about, example = "Train a model on a folder of audio.", "streamer train ~/music/album --for laptop-16k"
+    parser = _command(commands, "train", _train, about, example)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="audio files, searched recursively")
-    parser.add_argument("--recipe", required=True, help="a recipe's name, or a TOML file")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--for",
+        choices=PRESETS,
+        default=PRESETS[0],
+        dest="preset",
+        help=f"a model for this class of machines, at this rate; {PRESETS[0]} by default",
+    )
+    what.add_argument("--recipe", help="another recipe's name, or a TOML file")
     parser.add_argument(
-        "--run", type=Path, dest="run_folder", metavar="FOLDER", help="default: runs/RECIPE; resumed"
+        "--run",
+        type=Path,
+        dest="run_folder",
+        metavar="FOLDER",
+        help="resumed where it exists; default: runs/RECIPE, or runs/FOLDER-PRESET",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
@@ -431,26 +443,9 @@ def _bench_speed(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    try:
-        import torch
-    except ImportError:
-        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
-    from streamer.models import train
+    from streamer import training
 
-    recipe_path = train.find_recipe(options.recipe)
-    recipe = train.read_recipe(recipe_path)
-    run_folder = options.run_folder or Path("runs") / recipe_path.stem
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = train.find_device(options.device)
-    say(
-        f"Training {recipe_path.stem} on {options.folder} into {run_folder}; "
-        "Ctrl-C stops, the same command resumes."
-    )
-    with _training_bar(recipe.plan.steps) as (tell, note):
-        best = train.train(options.folder, recipe, run_folder, device, tell, note)
-    say(f"The best model so far is {best}; hear it with: streamer play {best}")
-    return 0
+    return training.run(options)
 
 
 def _price(options: argparse.Namespace) -> int:
@@ -481,27 +476,6 @@ def _price_rows(bits: PrecisionBits) -> list[dict[str, Any]]:
         {"precision": name, "bits a sample": f"{value:.4f}", "against fp32": price_words(name, bits)}
         for name, value in measured.items()
     ]
-
-
-@contextmanager
-def _training_bar(steps: int) -> Iterator[tuple[Callable[[Any], None], Callable[[str], None]]]:
-    """A progress bar, as what takes each step's progress, and what says a line above the bar."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    text = TextColumn("{task.completed}/{task.total} {task.description}")
-    with Progress(BarColumn(), text, TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=steps)
-
-        def note(line: str) -> None:  # a file's name may look like markup
-            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        def tell(now: Any) -> None:
-            told = f"{now.bits:.3f} bits a sample, {now.samples_per_second:,.0f} samples/s"
-            bar.update(task, completed=now.step, description=told)
-            if now.held_out is not None:
-                note(f"step {now.step}: {now.held_out:.4f} bits a sample on held-out audio")
-
-        yield tell, note
 
 
 def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from streamer.kernels.precision import PRECISIONS, resolve
 from streamer.models.checkpoint import Checkpoint, Header, PrecisionBits
-from streamer.models.corpus import read_clip, read_folder, split
+from streamer.models.clips import read_clip
+from streamer.models.corpus import Settings, prepare
 from streamer.models.errors import CorpusError
 from streamer.voice import new_stepper
 
@@ -23,18 +24,18 @@ Codes = NDArray[np.int64]
 
 
 def held_out(paths: Sequence[Path], model: Header, skipped: Callable[[str], None]) -> Codes:
-    """Codes (T,) of audio files, and of what training holds out of folders, for a model.
+    """Codes (T,) of audio files, and of the part of folders that training leaves for tests, for a model.
 
     skipped: told of every file in a folder that cannot be read. Raises `CorpusError` for audio that will not
     do.
     """
-    samples = []
+    settings, parts = Settings(model.sample_rate, model.quantiser, fit_scale=False), list[Codes]()
     for path in paths:
         if path.is_dir():
-            samples += [clip.samples for clip in split(read_folder(path, model.sample_rate, skipped))[1]]
+            parts.append(prepare(path, settings, skipped).test.codes.astype(np.int64))
         else:
-            samples.append(read_clip(path, model.sample_rate))
-    codes = np.concatenate([model.quantiser.encode(clip) for clip in samples])
+            parts.append(model.quantiser.encode(read_clip(path, model.sample_rate)))
+    codes = np.concatenate(parts)
     needed = model.spec.receptive_field + round(LEAST_SECONDS * model.sample_rate)
     if len(codes) < needed:
         had, wanted = (count / model.sample_rate for count in (len(codes), needed))

@@ -3,7 +3,7 @@
     sound = read_sound(find_sound("choir.flac"), rate, seconds=10)
     codes = to_codes(sound, rate, checkpoint)      then `Stepper.feed` runs the model through them
 
-Sound becomes codes as it does in training (`streamer.models.corpus`), so that a model hears what it was
+Sound becomes codes as it does in training (`streamer.models.clips`), so that a model hears what it was
 taught to hear; it is not made louder.
 """
 
@@ -18,7 +18,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from streamer.models.checkpoint import SAMPLE_RATES_HZ, Header
-from streamer.models.corpus import EXTENSIONS, at_rate
+from streamer.models.clips import EXTENSIONS, at_rate
 from streamer.models.errors import StreamerError
 from streamer.models.folders import choose, files_in
 

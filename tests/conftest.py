@@ -19,6 +19,14 @@ settings.load_profile("streamer")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the corpora that tests make out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMER_CORPORA", str(tmp_path_factory.mktemp("corpora")))
+        yield
+
+
 @pytest.fixture
 def jack_server(tmp_path: Path) -> Iterator[JackServer]:
     """A private JACK server; processes started with its `environment` find it, and nobody else."""

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {"streamer": "streamer", "kernels": "streamer/kernels", "models": "streamer/models"}
+FOLDERS = {
+    "streamer": "streamer",
+    "kernels": "streamer/kernels",
+    "models": "streamer/models",
+    "models/training": "streamer/models/training",
+}
 SHIPPED = ("*.py", "*.safetensors", "recipes/*.toml", "py.typed")
 
 
@@ -18,7 +23,8 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Build the wheel from a copy, since a build leaves its own folders behind; return the names in it."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignored, dirs_exist_ok=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -54,7 +60,9 @@ def test_every_folder_of_code_is_a_listed_package() -> None:
     assert holders == set(FOLDERS)
 
 
-@pytest.mark.parametrize("package", ["streamer", "streamer.kernels", "streamer.models"])
+@pytest.mark.parametrize(
+    "package", ["streamer", "streamer.kernels", "streamer.models", "streamer.models.training"]
+)
 def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     program = f"import sys, {package}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

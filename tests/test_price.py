@@ -29,9 +29,9 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three files of noisy tones, of which training holds out the last, and one that cannot be read."""
+    """Five files of noisy tones, of which the last but one is for tests, and one that cannot be read."""
     folder, rng = tmp_path_factory.mktemp("album"), np.random.default_rng(5)
-    for number in range(3):
+    for number in range(5):
         tone = np.sin(np.arange(20_000) / (5 + number)) / 2 + rng.normal(0, 0.05, 20_000)
         soundfile.write(folder / f"{number}.wav", tone, RATE)
     (folder / "0.flac").write_bytes(b"no audio")
@@ -113,15 +113,15 @@ def test_certainty_has_no_price(tmp_path: Path) -> None:
 # --- which audio --------------------------------------------------------------------------------------------
 
 
-def test_of_a_folder_what_training_holds_out_counts_and_of_files_all(path: Path, album: Path) -> None:
+def test_of_a_folder_what_is_left_for_tests_counts_and_of_files_all(path: Path, album: Path) -> None:
     model, told = checkpoint.load(path), list[str]()
-    last = price.held_out([album / "2.wav"], model, silent)
-    np.testing.assert_array_equal(price.held_out([album], model, told.append), last)
+    test = price.held_out([album / "3.wav"], model, silent)
+    np.testing.assert_array_equal(price.held_out([album], model, told.append), test)
     assert len(told) == 1
     assert "0.flac" in told[0]
     both = price.held_out([album / "0.wav", album], model, silent)
     np.testing.assert_array_equal(
-        both, np.concatenate([price.held_out([album / "0.wav"], model, silent), last])
+        both, np.concatenate([price.held_out([album / "0.wav"], model, silent), test])
     )
 
 
@@ -204,7 +204,7 @@ def test_a_model_that_is_written_anew_meanwhile_is_not_given_the_old_ones_prices
     ("model", "audio", "remedy"),
     [
         ("flute", "2.wav", "choose one of"),
-        ("", "3.wav", "cannot be read as audio"),
+        ("", "9.wav", "cannot be read as audio"),
         ("", "0.flac", "cannot be read as audio"),
     ],
 )

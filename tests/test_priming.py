@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamer import priming
 from streamer.models.checkpoint import Checkpoint
-from streamer.models.corpus import Clip, quantise, read_clip
+from streamer.models.clips import read_clip
 from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Quantiser
 from streamer.models.specs import WaveNetSpec
@@ -48,7 +48,7 @@ def test_codes_are_those_that_training_makes_of_the_file(
 ) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, noise(1, rate), rate, subtype="FLOAT")
-    taught = quantise(2 * [Clip("a", read_clip(path, RATE))], quantiser).held_out
+    taught = quantiser.encode(read_clip(path, RATE))
     header = model(tmp_path, quantiser)
     codes = to_codes(read_sound(path, RATE, 60), RATE, header)
     assert codes.dtype == np.int64

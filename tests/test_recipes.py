@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.models.errors import CorpusError
+from streamer.models.silence import runs, silent_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16000
@@ -114,7 +115,7 @@ def test_nothing_is_left_of_silence() -> None:
 def test_no_long_silence_survives_and_no_sound_is_lost(frames: list[tuple[int, int]], odd: int) -> None:
     stretches = [quiet(0.02)[:odd]] + [part for a, b in frames for part in (tone(a / 50), quiet(b / 50))]
     cut = script.cut_silences(np.concatenate(stretches), RATE, 0.25)
-    longest = max((end - start for start, end in script.runs(script.silent_frames(cut, RATE))), default=0)
+    longest = max((end - start for start, end in runs(silent_frames(cut, RATE))), default=0)
     # The cut moves the frames, and a frame that straddles an edge is sound: one more may now look silent.
     assert longest * FRAME <= 0.25 * RATE + FRAME
     kept, had = (int((np.abs(audio) > 0.01).sum()) for audio in (cut, np.concatenate(stretches)))

@@ -1,0 +1,142 @@
+"""`streamer train`: measures whether the model will play, trains it, and shows how far it is on a bar."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamer import doctor, shapes
+from streamer.console import ended_by_ctrl_c, say, say_if_compiling
+from streamer.models.checkpoint import Checkpoint
+from streamer.models.errors import StreamerError
+from streamer.models.quantisers import Quantiser
+from streamer.models.training.plan import Plan
+from streamer.models.training.recipe import Recipe, find_recipe, read_recipe
+from streamer.threads import COMFORTABLE
+
+if TYPE_CHECKING:  # loads torch
+    from streamer.models.training.events import Event, Observer
+
+CHECK_SECONDS = 1.0
+"""That a model is stepped for to learn whether it will play."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train as the arguments say."""
+    try:
+        import torch
+    except ImportError:
+        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
+    from streamer.models.training import loop, parallel
+    from streamer.models.training.folder import RESUME
+
+    path = find_recipe(options.recipe or options.preset)
+    recipe = read_recipe(path)
+    run_folder = options.run_folder or Path("runs") / _run_name(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = parallel.find_device(options.device)
+    first = os.environ.get("RANK", "0") == "0"
+    if first and not options.folder.is_dir():
+        raise StreamerError(f"{options.folder}: there is no such folder of audio")
+    if first and not (run_folder / RESUME).exists():
+        say(check_real_time(path.stem, recipe))
+    if first:
+        say(
+            f"Training {path.stem} on {options.folder} into {run_folder}; "
+            "Ctrl-C stops, the same command resumes."
+        )
+    with bar(recipe.plan) as observe:
+        best = loop.train(options.folder, recipe, run_folder, device, observe)
+    if first:
+        say(f"The best model so far is {best}; hear it with: streamer play {best}")
+    return 0
+
+
+def _run_name(options: argparse.Namespace) -> str:
+    """A recipe names its own audio; a preset goes with anybody's."""
+    if options.recipe:
+        return find_recipe(options.recipe).stem
+    return f"{options.folder.resolve().name}-{options.preset}"
+
+
+# --- whether it will play -----------------------------------------------------------------------------------
+
+
+def check_real_time(name: str, recipe: Recipe) -> str:
+    """Step a model of a recipe's shape, with random weights, and say whether this machine will keep up."""
+    factor = _factor(name, recipe, "fp32")
+    if factor >= COMFORTABLE:
+        return f"{name} will play here: {factor:.1f} times as fast as real time."
+    lower = _factor(name, recipe, "int8dot")
+    found = f"{factor:.2f} times as fast as real time at full precision, {lower:.2f} at the lowest"
+    if lower >= COMFORTABLE:
+        return f"{name} will play here once streamer price has measured lower precisions: {found}."
+    remedy = "choose a smaller preset, or play it on a faster machine"
+    return f"Warning: {name} will not play in real time here: {found}; {remedy}."
+
+
+def _factor(name: str, recipe: Recipe, precision: str) -> float:
+    """Seconds of sound in a second of work, on one thread."""
+    weights = shapes.random_weights(recipe.spec)
+    quantiser = Quantiser(levels=recipe.spec.levels, preemphasis=recipe.preemphasis)
+    model = Checkpoint(recipe.spec, quantiser, recipe.sample_rate, 1, recipe.about, "", weights)
+    say_if_compiling(recipe.spec.architecture)
+    with ended_by_ctrl_c():
+        return doctor.examine(name, model, CHECK_SECONDS, precision, 1).sustained
+
+
+# --- what is seen -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def bar(plan: Plan) -> Iterator[Observer]:
+    """A progress bar, as an observer of a run; it says a line above the bar for all but a step."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streamer.models.training.events import Started, Stepped
+
+    text = TextColumn("{task.completed}/{task.total} {task.description}")
+    with Progress(
+        BarColumn(), text, TimeRemainingColumn(), disable=os.environ.get("RANK", "0") != "0"
+    ) as shown:
+        task = shown.add_task("", total=plan.steps)
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Stepped):
+                told = f"{event.bits:.3f} bits a sample, {event.samples_per_second:,.0f} samples/s"
+                shown.update(task, completed=event.step, description=told)
+                return
+            if isinstance(event, Started):
+                shown.update(task, completed=event.step)
+                shown.reset(task, completed=event.step)
+            for line in lines(event):  # a file's name may look like markup
+                shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield observe
+
+
+def lines(event: Event) -> list[str]:
+    """What a musician is told of an event."""
+    from streamer.models.training import events
+
+    match event:
+        case events.Skipped():
+            return [f"left out: {event.reason}"]
+        case events.Started():
+            return [f"found {event.corpus.survey.lines()[0]}", *event.corpus.survey.lines()[1:]]
+        case events.Evaluated():
+            best = ", the best so far" if event.bits == event.best else ""
+            return [f"step {event.step}: {event.bits:.4f} bits a sample on held-out audio{best}"]
+        case events.Retreated():
+            return [
+                f"step {event.step}: the loss was lost; back to step {event.back_to} "
+                f"with {event.rate_factor:g} of the learning rate"
+            ]
+        case events.Finished():
+            return ["stopped early: held-out audio is not getting better"] if event.early else []
+    return []
