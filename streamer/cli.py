@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_doctor,
         _add_train,
         _add_price,
+        _add_eval,
         _add_bench,
     ):
         add(commands)
@@ -200,6 +201,26 @@ def _add_price(commands: Any) -> None:
         type=Path,
         metavar="AUDIO",
         help="files that it has not learned from, or the folder that it has, for what training held out",
+    )
+
+
+def _add_eval(commands: Any) -> None:
+    about = (
+        "Measure how well a model knows what its corpus holds back, and let it play for long, watched over. "
+        "Exit code 1 where it falls silent, clips, drifts, hisses or loops."
+    )
+    parser = _command(commands, "eval", _eval, about, "streamer eval lead-guitar corpora/lead-guitar")
+    parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the audio that it was trained on")
+    parser.add_argument("--minutes", type=_positive(float), default=3.0, help="at each temperature; 3")
+    parser.add_argument(
+        "--temperatures", **_several(float, "T"), help="by default the model's own, and 0.1 around it"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what it plays")
+    parser.add_argument("--precision", choices=SETTINGS, default=AUTO, help="at which it plays")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw how it begins, and its level all along"
     )
 
 
@@ -466,6 +487,21 @@ def _price(options: argparse.Namespace) -> int:
     chosen = precision.choose(AUTO, model, precision.has_dot_product())
     say(f"Measured on {len(codes) / model.sample_rate:.1f} s, written into {path}. Here, auto is {chosen}.")
     return 0
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from streamer import evaluation
+
+    found = evaluation.run(options)
+    if options.json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        _print_table(evaluation.bits_rows(found), evaluation.BITS_COLUMNS)
+        say("")
+        _print_table(evaluation.sound_rows(found), evaluation.SOUND_COLUMNS)
+    for line in evaluation.verdict(found):
+        say_aside(line)
+    return 1 if any(take.faults for take in found.judged) else 0
 
 
 def _price_rows(bits: PrecisionBits) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streamer import __version__, audio, score
 from streamer.audio import Device
 from streamer.capture import Capture
-from streamer.console import ended_by_ctrl_c, say, say_if_compiling
+from streamer.console import ended_by_ctrl_c, progress_bar, say, say_if_compiling
 from streamer.controls import CONTROLS, PREFIX, Value
 from streamer.cues import Cue
 from streamer.engine import Engine, LiveInput
@@ -29,7 +29,7 @@ from streamer.osc import OscServer
 from streamer.osc_instrument import Midi as OscMidi
 from streamer.play import Performance, Tell, stopped_by_signals
 from streamer.precision import hint
-from streamer.render import LONGEST_SECONDS, Progress, format_of, render, render_score
+from streamer.render import LONGEST_SECONDS, format_of, render, render_score
 from streamer.replay import Replay
 from streamer.threads import cores
 from streamer.view import SPECTRUM_SECONDS
@@ -98,7 +98,7 @@ def render_model(options: argparse.Namespace) -> int:
     if seconds > LONGEST_SECONDS:
         raise StreamerError(f"{seconds:g} seconds is too long: at most {LONGEST_SECONDS}")
     engine = _engine(*open_model(options.model), options, rate=None, channels=1, live=None)
-    with _progress_bar(options.out, seconds) as progress:
+    with progress_bar(str(options.out), seconds) as progress:
         render(engine, options.out, seconds, progress)
     factor = engine.voice(1).realtime_factor
     described = _described(engine)
@@ -120,27 +120,10 @@ def _render_performance(options: argparse.Namespace) -> int:
             out = out.with_name(f"{out.stem}-voice{strip}{out.suffix}")
         with ended_by_ctrl_c():
             replay = Replay(read, models, strip)
-        with _progress_bar(out, replay.frames / replay.mixer.rate) as progress:
+        with progress_bar(str(out), replay.frames / replay.mixer.rate) as progress:
             render_score(replay, out, progress)
         say(f"{out}: {replay.frames / replay.mixer.rate:.1f} s of {options.score}.")
     return 0
-
-
-@contextmanager
-def _progress_bar(out: Path, seconds: float) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} s"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(str(out), total=seconds)
-        yield lambda done: bar.update(task, completed=done)
 
 
 # --- what a performance is made of --------------------------------------------------------------------------
