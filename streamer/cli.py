@@ -227,7 +227,7 @@ def _add_eval(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     about = (
         "Measure the steppers' speed beside torch, with cached state and without; after latency, how soon a "
-        "cue is heard; after soak, what a long storm of cues costs."
+        "cue is heard; after soak, what a long storm of cues costs; after training, how fast recipes train."
     )
     example = "streamer bench lead-guitar --json; streamer bench latency lead-guitar"
     parser = _command(commands, "bench", _bench, about, example)
@@ -409,7 +409,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    kinds = {"latency": _bench_latency, "soak": _bench_soak}
+    kinds = {"latency": _bench_latency, "soak": _bench_soak, "training": _bench_training}
     return kinds.get("".join(options.models[:1]), _bench_speed)(options)
 
 
@@ -436,6 +436,20 @@ def _bench_soak(options: argparse.Namespace) -> int:
             name, device, options.block, options.seconds, (options.voices or [MOST_VOICES])[-1]
         )
     say(json.dumps(asdict(found), indent=2))
+    return 0
+
+
+def _bench_training(options: argparse.Namespace) -> int:
+    from streamer import training
+
+    training.require_torch()
+    from streamer import training_speed
+
+    found = training_speed.run(options.models[1:])
+    if options.json:
+        say(training_speed.as_json(found))
+    else:
+        _print_table([asdict(each) for each in found], training_speed.COLUMNS)
     return 0
 
 

@@ -27,10 +27,9 @@ CHECK_SECONDS = 1.0
 
 def run(options: argparse.Namespace) -> int:
     """Train as the arguments say."""
-    try:
-        import torch
-    except ImportError:
-        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
+    require_torch()
+    import torch
+
     from streamer.models.training import loop, parallel
     from streamer.models.training.folder import RESUME
 
@@ -55,6 +54,14 @@ def run(options: argparse.Namespace) -> int:
     if first:
         say(f"The best model so far is {best}; hear it with: streamer play {best}")
     return 0
+
+
+def require_torch() -> None:
+    """Raise `StreamerError` where torch, which playing does not need, is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise StreamerError("training needs torch: pip install 'streamer[train]'") from None
 
 
 def _run_name(options: argparse.Namespace) -> str:
