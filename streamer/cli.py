@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_train,
         _add_price,
         _add_eval,
+        _add_report,
+        _add_audition,
         _add_bench,
     ):
         add(commands)
@@ -93,6 +95,10 @@ def _add_play(commands: Any) -> None:
     parser.add_argument(
         "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="a name, or a model file"
     )
+    _add_playing(parser)
+
+
+def _add_playing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="number, or part of the name, of a sound device")
     parser.add_argument("--list-devices", action="store_true", help="list the sound devices and end")
     parser.add_argument("--rate", type=_positive(int), metavar="HZ", help="device rate; its own by default")
@@ -188,6 +194,10 @@ def _add_train(commands: Any) -> None:
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
+    parser.add_argument(
+        "--sample-every", type=float, default=5.0, metavar="MINUTES", help="hear it as it learns; 0 is never"
+    )
+    parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard, too")
 
 
 def _add_price(commands: Any) -> None:
@@ -222,6 +232,21 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="PNG", help="draw how it begins, and its level all along"
     )
+
+
+def _add_report(commands: Any) -> None:
+    about = "Write what a run has come to into one HTML file: curves, sounds, pictures, what is wrong."
+    parser = _command(commands, "report", _report, about, "streamer report runs/album-laptop-16k")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="the folder of a run")
+
+
+def _add_audition(commands: Any) -> None:
+    about = "Play the checkpoints of a run: m and M, or OSC, switch between them while it plays."
+    parser = _command(commands, "audition", _audition, about, "streamer audition runs/album-laptop-16k")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="the folder of a run, also of one that goes on"
+    )
+    _add_playing(parser)
 
 
 def _add_bench(commands: Any) -> None:
@@ -483,6 +508,20 @@ def _train(options: argparse.Namespace) -> int:
     return training.run(options)
 
 
+def _report(options: argparse.Namespace) -> int:
+    from streamer import report
+
+    with ended_by_ctrl_c():
+        say(f"Written: {report.write(options.run_folder)}")
+    return 0
+
+
+def _audition(options: argparse.Namespace) -> int:
+    from streamer import audition
+
+    return _devices(options) if options.list_devices else audition.run(options)
+
+
 def _price(options: argparse.Namespace) -> int:
     from streamer import precision, price
     from streamer.models import checkpoint, library
@@ -511,8 +550,8 @@ def _eval(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(found), indent=2))
     else:
         _print_table(evaluation.bits_rows(found), evaluation.BITS_COLUMNS)
-        say("")
         _print_table(evaluation.sound_rows(found), evaluation.SOUND_COLUMNS)
+        _print_table(evaluation.watched_rows(found), evaluation.WATCHED_COLUMNS)
     for line in evaluation.verdict(found):
         say_aside(line)
     return 1 if any(take.faults for take in found.judged) else 0

@@ -142,10 +142,8 @@ def watch_over(
 # --- to read ------------------------------------------------------------------------------------------------
 
 BITS_COLUMNS = ("predictor", "bits a sample", "against fp32")
-SOUND_COLUMNS = (
-    *("sound", "x real time", "level dB", "spread dB", "centroid Hz", "flatness", "pitched"),
-    *("silent s", "clipped", "DC", "noise s", "stuck s"),
-)
+SOUND_COLUMNS = ("sound", "level dB", "spread dB", "centroid Hz", "flatness", "pitched")
+WATCHED_COLUMNS = ("longest, or worst", "silent s", "clipped", "DC", "noise s", "stuck s", "x real time")
 
 
 def bits_rows(found: Evaluation) -> list[dict[str, str]]:
@@ -158,23 +156,45 @@ def bits_rows(found: Evaluation) -> list[dict[str, str]]:
 
 
 def sound_rows(found: Evaluation) -> list[dict[str, str]]:
-    """A row for the corpus, then for each temperature; of silence, noise and loops the longest."""
-    takes = (
-        _sound_row(f"temperature {take.temperature:g}", f"{take.realtime_factor:.1f}", take.findings)
+    """What an ear would say of the corpus, then of each temperature."""
+    return [
+        dict(
+            zip(
+                SOUND_COLUMNS,
+                (
+                    *(name, f"{sound.level_dbfs:.1f}", f"{sound.level_spread_db:.1f}"),
+                    *(f"{sound.centroid_hz:.0f}", f"{sound.flatness:.4f}", f"{sound.pitchedness:.2f}"),
+                ),
+                strict=True,
+            )
+        )
+        for name, sound in ((name, findings.sound) for name, findings, _ in _all(found))
+    ]
+
+
+def watched_rows(found: Evaluation) -> list[dict[str, str]]:
+    """What was watched over, of the corpus, then of each temperature."""
+    return [
+        dict(
+            zip(
+                WATCHED_COLUMNS,
+                (
+                    *(name, f"{seen.longest_silence:.1f}", str(seen.clipped), f"{seen.dc:+.2%}"),
+                    *(f"{seen.longest_noise:.1f}", f"{seen.longest_loop:.0f}", factor),
+                ),
+                strict=True,
+            )
+        )
+        for name, seen, factor in _all(found)
+    ]
+
+
+def _all(found: Evaluation) -> list[tuple[str, Findings, str]]:
+    takes = [
+        (f"temperature {take.temperature:g}", take.findings, f"{take.realtime_factor:.1f}")
         for take in found.takes
-    )
-    return [_sound_row("corpus", "", found.corpus), *takes]
-
-
-def _sound_row(name: str, factor: str, found: Findings) -> dict[str, str]:
-    sound = found.sound
-    cells = (
-        *(name, factor, f"{sound.level_dbfs:.1f}", f"{sound.level_spread_db:.1f}"),
-        *(f"{sound.centroid_hz:.0f}", f"{sound.flatness:.4f}", f"{sound.pitchedness:.2f}"),
-        *(f"{found.longest_silence:.1f}", str(found.clipped), f"{found.dc:+.2%}"),
-        *(f"{found.longest_noise:.1f}", f"{found.longest_loop:.0f}"),
-    )
-    return dict(zip(SOUND_COLUMNS, cells, strict=True))
+    ]
+    return [("corpus", found.corpus, ""), *takes]
 
 
 def verdict(found: Evaluation) -> list[str]:

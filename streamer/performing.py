@@ -21,7 +21,7 @@ from streamer.capture import Capture
 from streamer.console import ended_by_ctrl_c, progress_bar, say, say_if_compiling
 from streamer.controls import CONTROLS, PREFIX, Value
 from streamer.cues import Cue
-from streamer.engine import Engine, LiveInput
+from streamer.engine import Engine, LiveInput, Models
 from streamer.library import Library, open_model
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import DeviceError, StreamerError
@@ -40,8 +40,11 @@ RENDERED_SECONDS = 20.0
 _SWITCH_SECONDS = 0.001  # of the interpreter: what a cue waits at most for a thread that is busy in Python
 
 
-def play(options: argparse.Namespace) -> int:
-    """Play on a sound device; without one, into a file."""
+def play(options: argparse.Namespace, models: Models | None = None) -> int:
+    """Play on a sound device; without one, into a file.
+
+    models: those that can be switched to; by default all that have a name.
+    """
     name, checkpoint = open_model(options.model)
     try:
         device = audio.find_device(options.device)
@@ -53,15 +56,17 @@ def play(options: argparse.Namespace) -> int:
         options.stems = False
         say(f"Writing {RENDERED_SECONDS:g} s to {options.out} instead.")
         return render_model(options)
-    return _play_on(device, name, checkpoint, options)
+    return _play_on(device, name, checkpoint, models, options)
 
 
-def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argparse.Namespace) -> int:
+def _play_on(
+    device: Device, name: str, checkpoint: Checkpoint, models: Models | None, options: argparse.Namespace
+) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     format = audio.settle(device, options.rate)
     with ExitStack() as stack:
         capture = _capture(options, stack)
-        engine = _engine(name, checkpoint, options, format.rate, format.channels, capture)
+        engine = _engine(name, checkpoint, models, options, format.rate, format.channels, capture)
         shown = _shown(engine, options)
         if options.score is not None:
             engine.record(_new_score(options.score, engine, shown.say))
@@ -97,7 +102,7 @@ def render_model(options: argparse.Namespace) -> int:
     seconds = options.seconds or RENDERED_SECONDS
     if seconds > LONGEST_SECONDS:
         raise StreamerError(f"{seconds:g} seconds is too long: at most {LONGEST_SECONDS}")
-    engine = _engine(*open_model(options.model), options, rate=None, channels=1, live=None)
+    engine = _engine(*open_model(options.model), None, options, rate=None, channels=1, live=None)
     with progress_bar(str(options.out), seconds) as progress:
         render(engine, options.out, seconds, progress)
     factor = engine.voice(1).realtime_factor
@@ -132,6 +137,7 @@ def _render_performance(options: argparse.Namespace) -> int:
 def _engine(
     name: str,
     checkpoint: Checkpoint,
+    models: Models | None,
     options: argparse.Namespace,
     rate: int | None,
     channels: int,
@@ -147,7 +153,7 @@ def _engine(
         return Engine(
             name,
             checkpoint,
-            Library({name: checkpoint}),
+            models or Library({name: checkpoint}),
             rate=rate,
             channels=channels,
             values=values,

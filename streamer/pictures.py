@@ -63,12 +63,12 @@ def against_corpus(corpus: Watch, model: Watch, rate: int) -> bytes:
     return _png(figure)
 
 
-def curves(log: Sequence[Mapping[str, float]], baselines: Mapping[str, float]) -> bytes:
-    """Bits a sample over steps and over minutes, and the learning rate, from a run's log.
+def curves(log: Sequence[Mapping[str, float]], baselines: Mapping[str, float], samples_a_step: int) -> bytes:
+    """Bits a sample over steps and minutes, the learning rate and the speed, from a run's log.
 
     baselines: bits a sample by what needs them, to be beaten.
     """
-    figure, ((by_step, by_time, rate),) = _figure(14, 3.6, 1, 3)
+    figure, ((by_step, by_time), (rate, speed)) = _figure(12, 6.4, 2, 2)
     for axes, key, unit in ((by_step, "step", 1), (by_time, "seconds", 60)):
         places = [line[key] / unit for line in log]
         axes.plot(places, [line["training_bits"] for line in log], color="0.6", label="training")
@@ -76,10 +76,15 @@ def curves(log: Sequence[Mapping[str, float]], baselines: Mapping[str, float]) -
         for (name, bits), style in zip(baselines.items(), (":", "--"), strict=True):
             axes.axhline(bits, color="#d95f0e", linestyle=style, linewidth=1, label=name)
         axes.set_ylabel("bits a sample")
-    rate.plot([line["step"] for line in log], [line["learning_rate"] for line in log], color="#2171b5")
+    steps = np.array([line["step"] for line in log])
+    rate.plot(steps, [line["learning_rate"] for line in log], color="#2171b5")
+    taken = np.diff([line["seconds"] for line in log], prepend=0.0)
+    made = np.diff(steps, prepend=0) * samples_a_step
+    speed.plot(steps, made / np.maximum(taken, 1e-9) / 1000, color="#2171b5")
     by_step.set_xlabel("steps")
     by_time.set_xlabel("minutes")
     rate.set(xlabel="steps", ylabel="learning rate", yscale="log")
+    speed.set(xlabel="steps", ylabel="thousand samples a second", ylim=(0, None))
     by_step.legend()
     return _png(figure)
 
@@ -107,7 +112,8 @@ def _draw_levels(axes: Any, watch: Watch, rate: int) -> None:
     minutes = starts * FRAME / rate / 60
     if len(levels):
         low, high = np.minimum.reduceat(levels, starts), np.maximum.reduceat(levels, starts)
-        axes.fill_between(minutes, low, high + 0.2, step="post", color="#2171b5", linewidth=0)
+        axes.fill_between(minutes, low, high, color="#2171b5", alpha=0.5, linewidth=0)
+        axes.plot(minutes, high, color="#2171b5", linewidth=0.7)
     for loop in watch.loops.found:
         axes.axvspan(loop.begin / 60, loop.end / 60, color="#d95f0e", alpha=0.3)
     axes.set(ylim=(-80, 0), ylabel="dBFS", xlim=(0, watch.seconds / 60 or 1))

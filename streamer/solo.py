@@ -11,7 +11,7 @@ from streamer.precision import AUTO
 from streamer.tape import PLAY_HEAD
 from streamer.voice import Voice
 
-BLOCK_SECONDS = 1.0
+BLOCK_SECONDS = 0.25
 
 
 def new_soloist(
@@ -25,7 +25,7 @@ def new_soloist(
 
 
 def blocks(voice: Voice, seconds: float) -> Iterator[Samples]:
-    """The first samples that a voice writes, in blocks (T,) of up to a second."""
+    """The first samples that a voice writes, in blocks (T,) of up to a quarter of a second."""
     tape, left = voice.tape, round(seconds * voice.tape.rate)
     while left > 0:
         voice.fill()

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamer import doctor, shapes
+from streamer import doctor, report, shapes
 from streamer.console import ended_by_ctrl_c, say, say_if_compiling
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Quantiser
 from streamer.models.training.plan import Plan
 from streamer.models.training.recipe import Recipe, find_recipe, read_recipe
+from streamer.moments import Moments
+from streamer.tensorboard import TensorBoard
 from streamer.threads import COMFORTABLE
 
 if TYPE_CHECKING:  # loads torch
@@ -49,11 +51,36 @@ def run(options: argparse.Namespace) -> int:
             f"Training {path.stem} on {options.folder} into {run_folder}; "
             "Ctrl-C stops, the same command resumes."
         )
+    listeners = observers(options)
     with bar(recipe.plan) as observe:
-        best = loop.train(options.folder, recipe, run_folder, device, observe)
+        best = loop.train(options.folder, recipe, run_folder, device, all_of(observe, *listeners))
     if first:
         say(f"The best model so far is {best}; hear it with: streamer play {best}")
+    if first and options.sample_every:
+        say(f"What it has come to: {report.write(run_folder)}")
     return 0
+
+
+def observers(options: argparse.Namespace) -> list[Observer]:
+    """Who listens to a run as the arguments say; raise `StreamerError` where something is not installed."""
+    if not 0 <= options.sample_every < 1e6:
+        raise StreamerError(f"--sample-every is {options.sample_every:g}: give minutes, or 0 for never")
+    found: list[Observer] = []
+    if options.sample_every:
+        found.append(Moments(options.sample_every, say))
+    if options.tensorboard:
+        found.append(TensorBoard())
+    return found
+
+
+def all_of(*observers: Observer) -> Observer:
+    """One observer that tells several, in order."""
+
+    def observe(event: Event) -> None:
+        for tell in observers:
+            tell(event)
+
+    return observe
 
 
 def require_torch() -> None:
