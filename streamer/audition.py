@@ -13,8 +13,7 @@ from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import CheckpointError
 from streamer.models.folders import choose
 from streamer.moments import moments_of
-
-BEST = "best"
+from streamer.runs import BEST, LATEST
 
 
 class Checkpoints:
@@ -41,13 +40,13 @@ class Checkpoints:
 
     def _found(self) -> dict[str, Path]:
         found = {moment.model.stem: moment.model for moment in moments_of(self._run)}
-        whole = {name: self._run / f"{name}{checkpoint.SUFFIX}" for name in ("latest", BEST)}
-        return found | {name: path for name, path in whole.items() if path.is_file()}
+        whole = [path for name in (LATEST, BEST) if (path := self._run / name).is_file()]
+        return found | {path.stem: path for path in whole}
 
 
 def run(options: argparse.Namespace) -> int:
     """Play a run's best model, and switch to others as the arguments and the performer say."""
     models = Checkpoints(options.run_folder)
-    options.model = str(models.path(BEST))
+    options.model = str(models.path(Path(BEST).stem))
     say(f"Checkpoints: {', '.join(models.names())}. m and M, or /streamer/model NAME over OSC, switch.")
     return performing.play(options, models)

@@ -224,9 +224,11 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the audio that it was trained on")
     parser.add_argument("--minutes", type=_positive(float), default=3.0, help="at each temperature; 3")
     parser.add_argument(
-        "--temperatures", **_several(float, "T"), help="by default the model's own, and 0.1 around it"
+        "--temperatures",
+        **_several(_taken_by(controls.find("temperature")), "T"),
+        help="by default the model's own, and 0.1 around it",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what it plays")
+    parser.add_argument("--seed", type=_taken_by(controls.find("seed")), default=0, help="of what it plays")
     parser.add_argument("--precision", choices=SETTINGS, default=AUTO, help="at which it plays")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(
@@ -523,12 +525,12 @@ def _audition(options: argparse.Namespace) -> int:
 
 
 def _price(options: argparse.Namespace) -> int:
-    from streamer import precision, price
+    from streamer import precision, price, runs
     from streamer.models import checkpoint, library
 
     path = library.resolve(options.model, allow_path=True)
     loaded = checkpoint.load(path)
-    codes = price.held_out(options.audio, loaded, say_aside)
+    codes = price.held_out(options.audio, loaded, say_aside, runs.longest_silence(path))
     # Written as it is, so that a file that may not be written is refused before some minutes of measuring.
     model = checkpoint.describe(path, loaded.provenance)
     with ended_by_ctrl_c():

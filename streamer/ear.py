@@ -22,6 +22,7 @@ PITCH_SECONDS = 0.0025, 0.016
 
 Numbers: TypeAlias = "NDArray[np.float32]"
 
+_NOTHING_DB = -120.0
 _WINDOW = np.hanning(FRAME)
 _LEVEL, _CENTROID, _FLATNESS, _PITCHEDNESS = range(4)
 
@@ -79,7 +80,7 @@ class Ear:
         heard = self._all()
         sounds = heard[:, _LEVEL] > SILENCE_DBFS
         if not sounds.any():
-            level = float(np.median(heard[:, _LEVEL])) if len(heard) else -np.inf
+            level = float(np.median(heard[:, _LEVEL])) if len(heard) else _NOTHING_DB
             return Sound(level, 0.0, 1.0, 0.0, 0.0, 0.0)
         loud = heard[sounds]
         level, centroid, flatness, pitchedness = np.median(loud, 0).tolist()

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from streamer import pictures, price, solo
+from streamer import pictures, price, runs, solo
 from streamer.console import ended_by_ctrl_c, progress_bar, say_aside, say_if_compiling
-from streamer.library import open_model
+from streamer.models import checkpoint, library
 from streamer.models.baselines import linear_predictor_bits, unigram_bits
 from streamer.models.checkpoint import Checkpoint, PrecisionBits
 from streamer.models.corpus import Corpus
@@ -78,13 +78,14 @@ class Evaluation:
 
 def run(options: argparse.Namespace) -> Evaluation:
     """Evaluate as the arguments say, and draw what was found if they ask for it."""
-    name, model = open_model(options.model)
+    path = library.resolve(options.model, allow_path=True)
+    name, model = path.stem, checkpoint.load(path)
     seconds = 60 * options.minutes
     if seconds > LONGEST_SECONDS:
         raise StreamerError(f"{options.minutes:g} minutes are too long: at most {LONGEST_SECONDS // 60}")
     if options.plot is not None:
-        pictures.need_matplotlib()
-    corpus = price.corpus_of(options.folder, model, say_aside)
+        pictures.prepare(options.plot)
+    corpus = price.corpus_of(options.folder, model, say_aside, runs.longest_silence(path))
     price.check_length(corpus.test.codes, model)
     say_if_compiling(model.spec.architecture, say_aside)
     with ended_by_ctrl_c():
@@ -158,15 +159,10 @@ def bits_rows(found: Evaluation) -> list[dict[str, str]]:
 def sound_rows(found: Evaluation) -> list[dict[str, str]]:
     """What an ear would say of the corpus, then of each temperature."""
     return [
-        dict(
-            zip(
-                SOUND_COLUMNS,
-                (
-                    *(name, f"{sound.level_dbfs:.1f}", f"{sound.level_spread_db:.1f}"),
-                    *(f"{sound.centroid_hz:.0f}", f"{sound.flatness:.4f}", f"{sound.pitchedness:.2f}"),
-                ),
-                strict=True,
-            )
+        _row(
+            SOUND_COLUMNS,
+            *(name, f"{sound.level_dbfs:.1f}", f"{sound.level_spread_db:.1f}"),
+            *(f"{sound.centroid_hz:.0f}", f"{sound.flatness:.4f}", f"{sound.pitchedness:.2f}"),
         )
         for name, sound in ((name, findings.sound) for name, findings, _ in _all(found))
     ]
@@ -175,18 +171,17 @@ def sound_rows(found: Evaluation) -> list[dict[str, str]]:
 def watched_rows(found: Evaluation) -> list[dict[str, str]]:
     """What was watched over, of the corpus, then of each temperature."""
     return [
-        dict(
-            zip(
-                WATCHED_COLUMNS,
-                (
-                    *(name, f"{seen.longest_silence:.1f}", str(seen.clipped), f"{seen.dc:+.2%}"),
-                    *(f"{seen.longest_noise:.1f}", f"{seen.longest_loop:.0f}", factor),
-                ),
-                strict=True,
-            )
+        _row(
+            WATCHED_COLUMNS,
+            *(name, f"{seen.longest_silence:.1f}", str(seen.clipped), f"{seen.dc:+.2%}"),
+            *(f"{seen.longest_noise:.1f}", f"{seen.longest_loop:.0f}", factor),
         )
         for name, seen, factor in _all(found)
     ]
+
+
+def _row(columns: tuple[str, ...], *cells: str) -> dict[str, str]:
+    return dict(zip(columns, cells, strict=True))
 
 
 def _all(found: Evaluation) -> list[tuple[str, Findings, str]]:

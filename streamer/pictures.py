@@ -28,6 +28,15 @@ def need_matplotlib() -> None:
         raise StreamerError("plots need matplotlib: pip install 'streamer[plot]'") from None
 
 
+def prepare(path: Path) -> None:
+    """Raise `StreamerError` where no picture can be written: before minutes of work."""
+    need_matplotlib()
+    if path.suffix.lower() != ".png":
+        raise StreamerError(f"{path}: cannot draw this kind of file; end the name in .png")
+    if not path.absolute().parent.is_dir():
+        raise StreamerError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+
+
 def spectrograms(clips: Mapping[str, Samples], rate: int) -> bytes:
     """Clips (T,) by their titles, one above the other, as a PNG."""
     figure, rows = _figure(12, 2.4 * len(clips), len(clips))

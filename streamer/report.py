@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -23,6 +21,7 @@ from streamer.models import checkpoint
 from streamer.models.checkpoint import Header
 from streamer.models.container import write_atomically
 from streamer.models.errors import StreamerError
+from streamer.runs import BEST, log_of, recipe_of
 from streamer.watch import Findings, Watch, faults, listen
 
 NAME = "report.html"
@@ -37,17 +36,18 @@ SHOWN = 6
 def write(run: Path) -> Path:
     """Write a run's report and return where; raise `StreamerError` where there is nothing to report."""
     pictures.need_matplotlib()
-    model, log = checkpoint.read_header(run / "best.safetensors"), _read_log(run / "log.jsonl")
-    sound, rate = moments.play(run / "best.safetensors", SECONDS, PATIENCE)
-    played, learned = _watch(sound, rate), _watch(_read_sound(run / moments.FOLDER / moments.CORPUS), rate)
+    model, log, plan = checkpoint.read_header(run / BEST), log_of(run), recipe_of(run)["plan"]
+    learned = _watch(_read_sound(run / moments.FOLDER / moments.CORPUS), model.sample_rate)
+    sound, rate = moments.play(run / BEST, SECONDS, PATIENCE)
+    played = _watch(sound, rate)
     body = [
         f"<h1>{html.escape(model.provenance.title or run.name)}</h1>",
-        f"<p>Play it: {_command('play', run / 'best.safetensors')}</p>",
+        f"<p>Play it: {_command('play', run / BEST)}</p>",
         f"<p>Hear how it came about: {_command('audition', run)}</p>",
         "<h2>Is anything wrong?</h2>",
         _verdict(played.findings(), learned.findings()),
         "<h2>How it learned</h2>",
-        _curves(run, log, model),
+        _curves(log, plan, model),
         "<h2>The best model beside the corpus</h2>",
         _comparison(played.findings(), learned.findings()),
         _image(pictures.against_corpus(learned, played, rate)),
@@ -66,16 +66,6 @@ def _written(path: Path, page: str) -> Path:
     except OSError as error:
         raise StreamerError(f"{path}: cannot be written ({error.strerror}); make room") from None
     return path
-
-
-def _read_log(path: Path) -> list[dict[str, float]]:
-    try:
-        log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        log = []
-    if not log:
-        raise StreamerError(f"{path.parent}: no evaluation is logged there; name the folder of a run")
-    return log
 
 
 def _read_sound(path: Path) -> Samples:
@@ -109,20 +99,11 @@ def _list(lines: Iterable[str]) -> str:
     return "<ul class=bad>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _curves(run: Path, log: list[dict[str, float]], model: Header) -> str:
-    about, plan = model.provenance, read_plan(run)
+def _curves(log: list[dict[str, float]], plan: Mapping[str, int], model: Header) -> str:
+    about = model.provenance
     baselines = {"linear prediction": about.lpc32_bits, "frequencies": about.unigram_bits}
     known = {name: bits for name, bits in baselines.items() if bits is not None}
     return _image(pictures.curves(log, known, plan["batch"] * plan["length"]))
-
-
-def read_plan(run: Path) -> dict[str, Any]:
-    """How a run trains, as its ``run.json`` says; raise `StreamerError` where it cannot be read."""
-    try:
-        plan: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))["recipe"]["plan"]
-        return plan
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StreamerError(f"{run}: its run.json cannot be read; name the folder of a run") from None
 
 
 def _comparison(played: Findings, learned: Findings) -> str:
@@ -141,13 +122,14 @@ def _comparison(played: Findings, learned: Findings) -> str:
 def _sounds(run: Path, learned: Watch, played: Watch, rate: int) -> str:
     """The corpus, some moments and the best model, each with its spectrogram."""
     kept = [moment for moment in moments.moments_of(run) if moment.picture.exists()]
-    places = np.unique(np.linspace(0, len(kept) - 1, SHOWN).round().astype(int)) if kept else []
+    if len(kept) > SHOWN:
+        kept = [kept[place] for place in np.linspace(0, len(kept) - 1, SHOWN).round().astype(int)]
     best = pictures.spectrograms({"corpus": learned.clip, "best": played.clip}, rate)
     parts = [
         _sound("The corpus", moments.as_flac(learned.clip, rate), None),
         *(
             _sound(f"Step {moment.step}", moment.sound.read_bytes(), moment.picture.read_bytes())
-            for moment in (kept[place] for place in places)
+            for moment in kept
         ),
         _sound("The best model", moments.as_flac(played.clip, rate), best),
     ]

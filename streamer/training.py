@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     device = parallel.find_device(options.device)
     first = os.environ.get("RANK", "0") == "0"
+    listeners = observers(options)
     if first and not options.folder.is_dir():
         raise StreamerError(f"{options.folder}: there is no such folder of audio")
     if first and not (run_folder / RESUME).exists():
@@ -51,7 +52,6 @@ def run(options: argparse.Namespace) -> int:
             f"Training {path.stem} on {options.folder} into {run_folder}; "
             "Ctrl-C stops, the same command resumes."
         )
-    listeners = observers(options)
     with bar(recipe.plan) as observe:
         best = loop.train(options.folder, recipe, run_folder, device, all_of(observe, *listeners))
     if first:

@@ -124,6 +124,8 @@ def test_its_own_temperature_is_what_counts() -> None:
         (("{model}", "nowhere"), "there is no such folder of audio"),
         (("flute", "{corpus}"), "choose one of"),
         (("{model}", "{short}"), "are needed, add some"),
+        (("{model}", "{corpus}", "--plot", "picture.pdf"), "end the name in .png"),
+        (("{model}", "{corpus}", "--plot", "nowhere/picture.png"), "make it first"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(

@@ -79,7 +79,7 @@ def test_every_moment_has_a_model_that_plays_its_sound_and_a_picture(watched: Pa
         sound, rate = soundfile.read(moment.sound)
         played, _ = moments.play(moment.model, len(sound) / rate, 60)
         assert rate == RATE
-        np.testing.assert_allclose(sound, np.clip(played, -1, 1 - 2**-15), atol=2**-15)
+        np.testing.assert_allclose(sound, np.clip(played, -1, 1), atol=1e-4)
         assert moment.picture.read_bytes().startswith(b"\x89PNG")
     corpus, rate = soundfile.read(watched / "moments" / "corpus.flac")
     assert len(corpus) == RATE  # of four files of half a second, two are learned from
@@ -141,10 +141,15 @@ def test_tensorboard_has_the_curves_and_the_sounds(watched: Path) -> None:
 # --- the report ---------------------------------------------------------------------------------------------
 
 
-def test_the_report_holds_everything_and_asks_for_nothing(
-    watched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "SECONDS", 12.0)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_report_holds_everything_and_asks_for_nothing(
+    watched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", str(watched)]) == 0
     assert capsys.readouterr().out == f"Written: {watched / 'report.html'}\n"
     page = (watched / "report.html").read_text()
@@ -159,10 +164,8 @@ def test_the_report_holds_everything_and_asks_for_nothing(
     assert (watched / "moments" / "step-0000020.flac").read_bytes() == base64.b64decode(sounds[1])
 
 
-def test_the_report_tells_what_is_wrong(
-    watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "SECONDS", 12.0)
+@pytest.mark.usefixtures("short")
+def test_the_report_tells_what_is_wrong(watched: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(watched, tmp_path / "run")
     best = checkpoint.load(folder / "best.safetensors")
     best.tensors["output2_bias"][:] = -30
@@ -222,4 +225,4 @@ def test_the_engine_switches_between_them(watched: Path) -> None:
 
 def test_spare_moments_are_those_that_stand_closest(tmp_path: Path) -> None:
     kept = [Moment(step, tmp_path) for step in (1, 100, 110, *range(200, 1200, 100))]
-    assert [moment.step for moment in moments._spare(kept)] == [100]
+    assert [moment.step for moment in moments._spare(kept)] == [110]
