@@ -32,8 +32,7 @@ def run(options: argparse.Namespace) -> int:
     require_torch()
     import torch
 
-    from streamer.models.training import loop, parallel
-    from streamer.models.training.folder import RESUME
+    from streamer.models.training import events, loop, parallel
 
     path = find_recipe(options.recipe or options.preset)
     recipe = read_recipe(path)
@@ -41,22 +40,21 @@ def run(options: argparse.Namespace) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = parallel.find_device(options.device)
-    first = os.environ.get("RANK", "0") == "0"
     listeners = observers(options)
-    if first and not options.folder.is_dir():
-        raise StreamerError(f"{options.folder}: there is no such folder of audio")
-    if first and not (run_folder / RESUME).exists():
-        say(check_real_time(path.stem, recipe))
-    if first:
-        say(
-            f"Training {path.stem} on {options.folder} into {run_folder}; "
-            "Ctrl-C stops, the same command resumes."
-        )
-    with bar(recipe.plan) as observe:
-        best = loop.train(options.folder, recipe, run_folder, device, all_of(observe, *listeners))
-    if first:
+    if _is_first():
+        words = "Ctrl-C stops, the same command resumes."
+        say(f"Training {path.stem} on {options.folder} into {run_folder}; {words}")
+
+    def check(event: Event) -> None:
+        if isinstance(event, events.Started) and event.step == 0:
+            say(check_real_time(path.stem, recipe))
+
+    with bar(recipe.plan) as shown:
+        observe = all_of(shown, check, *listeners)
+        best = loop.train(options.folder, recipe, run_folder, device, observe)
+    if _is_first():
         say(f"The best model so far is {best}; hear it with: streamer play {best}")
-    if first and options.sample_every:
+    if _is_first() and options.sample_every:
         say(f"What it has come to: {report.write(run_folder)}")
     return 0
 
@@ -81,6 +79,11 @@ def all_of(*observers: Observer) -> Observer:
             tell(event)
 
     return observe
+
+
+def _is_first() -> bool:
+    """Whether this is the one of torchrun's processes that tells what happens."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def require_torch() -> None:
@@ -135,23 +138,23 @@ def bar(plan: Plan) -> Iterator[Observer]:
     from streamer.models.training.events import Started, Stepped
 
     text = TextColumn("{task.completed}/{task.total} {task.description}")
-    with Progress(
-        BarColumn(), text, TimeRemainingColumn(), disable=os.environ.get("RANK", "0") != "0"
-    ) as shown:
-        task = shown.add_task("", total=plan.steps)
+    shown = Progress(BarColumn(), text, TimeRemainingColumn())
+    task = shown.add_task("", total=plan.steps)
 
-        def observe(event: Event) -> None:
-            if isinstance(event, Stepped):
-                told = f"{event.bits:.3f} bits a sample, {event.samples_per_second:,.0f} samples/s"
-                shown.update(task, completed=event.step, description=told)
-                return
-            if isinstance(event, Started):
-                shown.update(task, completed=event.step)
-                shown.reset(task, completed=event.step)
-            for line in lines(event):  # a file's name may look like markup
-                shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def observe(event: Event) -> None:
+        if isinstance(event, Stepped):
+            shown.start()  # not before: what else is said until then needs no bar
+            told = f"{event.bits:.3f} bits a sample, {event.samples_per_second:,.0f} samples/s"
+            shown.update(task, completed=event.step, description=told)
+        elif isinstance(event, Started):
+            shown.reset(task, completed=event.step)
+        for line in lines(event):  # a file's name may look like markup
+            shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    try:
         yield observe
+    finally:
+        shown.stop()
 
 
 def lines(event: Event) -> list[str]:

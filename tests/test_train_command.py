@@ -9,18 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from tones import write_tones
 
 from streamer import cli, training
 from streamer.models import checkpoint
+from streamer.models.specs import SampleRnnSpec
 from streamer.models.training.recipe import find_recipe, read_recipe
 
 RECIPE = """\
@@ -36,7 +38,6 @@ embedding = 8
 levels = 32
 [train]
 length = 64
-batch = 2
 warmup = 5
 {plan}
 """
@@ -48,7 +49,7 @@ class Command:
 
     folder: Path
     run: str = "run"
-    launcher: list[str] = field(default_factory=lambda: [sys.executable])
+    launcher: list[str] = field(default_factory=lambda: [sys.executable, "-m", "streamer"])
 
     @property
     def run_folder(self) -> Path:
@@ -61,22 +62,18 @@ class Command:
 
     def write(self, **plan: Any) -> None:
         """Write the recipe."""
-        lines = "\n".join(f"{key} = {value}" for key, value in plan.items())
+        lines = "\n".join(f"{key} = {value}" for key, value in ({"batch": 2} | plan).items())
         text = RECIPE.format(plan=lines)
         (self.folder / "tiny.toml").write_text(text)
 
-    def start(self, before: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
+    def start(self) -> "subprocess.Popen[str]":
         environment = os.environ | {"COLUMNS": "500", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        command, pipe = [*self.launcher, "-m", "streamer", *self.arguments], subprocess.PIPE
-        return subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, env=environment, preexec_fn=before
-        )
+        command, pipe = [*self.launcher, *self.arguments], subprocess.PIPE
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
-    def finish(self, before: Callable[[], None] | None = None) -> tuple[int, str, str]:
-        """Run to the end; exit code, stdout, stderr."""
-        with self.start(before) as process:
-            out, error = process.communicate(timeout=300)
-        return process.returncode, out, error
+    def here(self) -> int:
+        """Run to the end in this process, which has loaded torch already; exit code."""
+        return cli.main(self.arguments)
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of the log that are whole."""
@@ -100,6 +97,14 @@ class Command:
         return process.returncode, out, error
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """What the command asks for is for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     write_tones(tmp_path / "tones")
@@ -120,14 +125,14 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) 
     write_tones(tmp_path / "tones")
     whole, killed = Command(tmp_path, "whole"), Command(tmp_path, "killed")
     whole.write(steps=60, evaluate_every=3)
-    assert whole.finish()[0] == 0
+    assert whole.here() == 0
     dice = random.Random()  # a failure would show in whatever moment it is
     for _ in range(3):
         code, out, error = killed.signal_past(killed.step(), signal.SIGKILL, dice.uniform(0, 0.3))
         assert code == -signal.SIGKILL, (out, error)
     reached = killed.step()
     assert 0 < reached < 60
-    assert killed.finish()[0] == 0
+    assert killed.here() == 0
     assert results(killed) == results(whole)
     first, second = (load_file(made.run_folder / "resume.safetensors") for made in (whole, killed))
     assert first.keys() == second.keys()
@@ -154,7 +159,7 @@ def test_ctrl_c_is_no_error_and_the_same_command_goes_on(
 
     stopped = command.step()
     command.write(steps=stopped + 25, evaluate_every=10)
-    assert cli.main(command.arguments) == 0
+    assert command.here() == 0
     assert command.step() == stopped + 25
     best = command.run_folder / "best.safetensors"
     said = capfd.readouterr().out
@@ -166,31 +171,29 @@ def test_ctrl_c_is_no_error_and_the_same_command_goes_on(
 # --- no room
 
 
-def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_last_good_one(command: Command) -> None:
+def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_last_good_one(
+    command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Files may not grow beyond what is enough for a model, but not for all that a run needs."""
     command.write(steps=20, evaluate_every=10)
-    assert command.finish()[0] == 0
-    names = ("best", "latest", "resume")
-    before = {name: (command.run_folder / f"{name}.safetensors").read_bytes() for name in names}
-    most = len(before["resume"]) - 1000  # enough for a model, not for all that a run needs
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
+    assert command.here() == 0
+    before = (command.run_folder / "resume.safetensors").read_bytes()
+    capfd.readouterr()
     command.write(steps=40, evaluate_every=10)
-    code, _, error = command.finish(limit)
-    assert code == 2
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1000, limits[1]))
+    try:
+        assert command.here() == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capfd.readouterr().err
     assert re.fullmatch(r"streamer: .*resume\.safetensors: cannot be written \(.*\); make room .*\n", error)
-    assert (command.run_folder / "resume.safetensors").read_bytes() == before["resume"]
+    assert (command.run_folder / "resume.safetensors").read_bytes() == before
     for name in ("best", "latest"):
         checkpoint.load(command.run_folder / f"{name}.safetensors")
     assert not list(command.run_folder.glob(".*.safetensors.*"))
-
-    assert command.finish()[0] == 0  # there is room again
-    whole = Command(command.folder, "whole")
-    assert whole.finish()[0] == 0
+    assert command.here() == 0  # there is room again
     assert [line["step"] for line in command.log()] == [10, 20, 30, 40]
-    # Up to step 20 its plan was another; from the same place on, nothing was lost.
-    assert command.log()[-1]["step"] == whole.log()[-1]["step"]
 
 
 # --- several processes
@@ -199,29 +202,27 @@ def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_last_good_one(comm
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     write_tones(tmp_path / "tones")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    one, two = (
-        Command(tmp_path, "one"),
-        Command(tmp_path, "two", launcher=[*torchrun, "--no-python", sys.executable]),
-    )
+    one = Command(tmp_path, "one")
+    two = Command(tmp_path, "two", [*torchrun, "-m", "--", "streamer"])
     one.write(steps=30, evaluate_every=5, batch=4, noise=0.01, learning_rate=0.01)
-    assert one.finish()[0] == 0
-    code, out, error = two.finish()
-    assert code == 0, error
+    assert one.here() == 0
+    with two.start() as process:
+        out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
     assert out.count("The best model so far is") == 1
     for key in ("bits", "training_bits"):
-        np.testing.assert_allclose(
-            [line[key] for line in two.log()], [line[key] for line in one.log()], rtol=0.01
-        )
+        curves = [[line[key] for line in made.log()] for made in (one, two)]
+        assert len(curves[0]) == 6
+        np.testing.assert_allclose(*curves, rtol=0.01)
     states = [load_file(made.run_folder / "resume.safetensors") for made in (one, two)]
-    assert {name: array.shape for name, array in states[0].items()} == {
-        name: array.shape for name, array in states[1].items()
-    }
+    shapes = [{name: array.shape for name, array in state.items()} for state in states]
+    assert shapes[0] == shapes[1]
     for name in ("streams.positions", "streams.generator"):
         assert np.array_equal(states[0][name], states[1][name])
 
     one.run = "two"  # what two began, one goes on with
     one.write(steps=35, evaluate_every=5, batch=4, noise=0.01, learning_rate=0.01)
-    assert one.finish()[0] == 0
+    assert one.here() == 0
     assert one.step() == 35
 
 
@@ -260,12 +261,15 @@ def test_a_preset_and_a_recipe_at_once_are_refused(
 
 
 def test_without_a_recipe_a_folder_is_trained_for_a_laptop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What is too short for it says so, before a folder is made."""
+    """What is too short for that says so, before a run folder is made."""
     monkeypatch.chdir(tmp_path)
-    write_tones(tmp_path / "album")
+    write_tones(tmp_path / "album", files=1)  # of which a twelfth of a second validates
     assert cli.main(["train", "album"]) == 2
+    said = capfd.readouterr()
+    assert "Training laptop-16k on album into runs/album-laptop-16k; Ctrl-C stops" in said.out
+    assert re.search(r"the validation part has 0\.06 s of audio, .* needs 0\.08 s", said.err)
     assert not (tmp_path / "runs").exists()
 
 
@@ -275,8 +279,8 @@ def test_without_a_recipe_a_folder_is_trained_for_a_laptop(
 def test_a_model_that_is_too_slow_is_warned_of_with_figures() -> None:
     path = find_recipe("laptop-16k")
     recipe = read_recipe(path)
-    wide = recipe.spec.__class__(frames=(64, 16), dim=3072, rnn_layers=3, embedding=8)  # type: ignore[call-arg]
-    said = training.check_real_time("wide", replace(recipe, spec=wide, sample_rate=96_000))
+    wide = SampleRnnSpec(frames=(64, 16), dim=512, rnn_layers=1, embedding=8)
+    said = training.check_real_time("wide", replace(recipe, spec=wide, sample_rate=192_000))
     assert re.search(
         r"^Warning: wide will not play .*: 0\.\d\d times .*, 0\.\d\d at the lowest; choose", said
     )

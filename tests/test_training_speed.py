@@ -1,6 +1,7 @@
 """The plain form that training is measured against is the same network; its measurement runs."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,8 +54,26 @@ def test_an_unknown_recipe_is_refused() -> None:
         training_speed.measure("kazoo", torch.device("cpu"))
 
 
-def test_both_ways_are_measured_in_the_same_samples() -> None:
-    found = training_speed.measure("voice-it", torch.device("cpu"), rounds=1)
+RECIPE = """\
+[corpus]
+sample_rate = 8000
+[model]
+architecture = "wavenet"
+dilations = [1, 2, 4]
+residual = 8
+gate = 8
+skip = 8
+output = 8
+[train]
+steps = 1
+batch = 2
+length = 256
+"""
+
+
+def test_both_ways_are_measured_in_the_same_samples(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    found = training_speed.measure(str(tmp_path / "tiny.toml"), torch.device("cpu"), rounds=1)
     assert found.threads == torch.get_num_threads()
     speeds = [found.samples_per_s, found.fp32_samples_per_s, found.plain_samples_per_s]
     assert all(np.isfinite(speeds))

@@ -6,6 +6,8 @@ learned upsampling by ConvTranspose1d, a Conv1d over the embedded codes. They ta
 logits.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,14 @@ def _conv(weight: Tensor, bias: Tensor | None, dilation: int = 1) -> nn.Conv1d:
     return layer
 
 
+def _embedding(weight: Tensor) -> nn.Embedding:
+    """An embedding with a weight (Q, width)."""
+    layer = nn.Embedding(*weight.shape)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return layer
+
+
 class PlainWaveNet(nn.Module):
     """A `WaveNet` in Conv1d; raises `SpecError` for a spec with what is not in a plain one."""
 
@@ -36,7 +46,7 @@ class PlainWaveNet(nn.Module):
         spec = model.spec
         _require(spec == WaveNetSpec(spec.dilations, spec.residual, spec.gate, spec.skip, spec.output))
         self.spec = spec
-        self.embedding = nn.Embedding.from_pretrained(model.input_weight[0].detach().clone(), freeze=False)
+        self.embedding = _embedding(model.input_weight[0])
         gates = model.gate_weight.view(spec.layers, spec.kernel, spec.residual, 2 * spec.gate)
         self.gates = nn.ModuleList(
             _conv(gates[layer], model.gate_bias[layer], dilation)
@@ -49,7 +59,7 @@ class PlainWaveNet(nn.Module):
         skip_biases = [model.get_parameter("skip_bias"), *[None] * (spec.layers - 1)]
         skips = model.skip_weight.view(spec.layers, 1, spec.gate, spec.skip)
         self.skips = nn.ModuleList(map(_conv, skips, skip_biases))
-        self.output1 = _conv(model.output1_weight[None], model.get_parameter("output_bias"))
+        self.output1 = _conv(model.output1_weight[None], model.get_parameter("output1_bias"))
         self.output2 = _conv(model.output2_weight[None], model.get_parameter("output2_bias"))
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -90,7 +100,7 @@ class PlainSampleRnn(nn.Module):
         self.upsample_bias = nn.ParameterList(
             weights[f"tier{tier}.upsample_bias"].detach().T.clone() for tier in tiers
         )
-        self.embedding = nn.Embedding.from_pretrained(weights["embedding"].detach().clone(), freeze=False)
+        self.embedding = _embedding(weights["embedding"])
         self.input = _conv(weights["input_weight"], None)
         self.hidden = nn.ModuleList(
             _conv(weight[None], bias)
@@ -118,7 +128,7 @@ class PlainSampleRnn(nn.Module):
         return logits
 
 
-def _gru(spec: SampleRnnSpec, weights: dict[str, Tensor], tier: int) -> nn.GRU:
+def _gru(spec: SampleRnnSpec, weights: Mapping[str, Tensor], tier: int) -> nn.GRU:
     rnn = nn.GRU(spec.dim, spec.dim, spec.rnn_layers, batch_first=True)
     with torch.no_grad():
         for layer in range(spec.rnn_layers):
