@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_import,
         _add_logits,
         _add_price,
+        _add_eval,
+        _add_report,
+        _add_audition,
         _add_bench,
         _add_export,
     ):
@@ -96,6 +99,10 @@ def _add_play(commands: Any) -> None:
     parser.add_argument(
         "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="a name, or a model file"
     )
+    _add_playing(parser)
+
+
+def _add_playing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="number, or part of the name, of a sound device")
     parser.add_argument("--list-devices", action="store_true", help="list the sound devices and end")
     parser.add_argument("--rate", type=_positive(int), metavar="HZ", help="device rate; its own by default")
@@ -191,6 +198,10 @@ def _add_train(commands: Any) -> None:
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--threads", type=_positive(int), help="processor threads; all by default")
+    parser.add_argument(
+        "--sample-every", type=float, default=5.0, metavar="MINUTES", help="hear it as it learns; 0 is never"
+    )
+    parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard, too")
 
 
 def _add_import(commands: Any) -> None:
@@ -247,6 +258,43 @@ def _add_export(commands: Any) -> None:
     parser = _command(commands, "export", _export, about, "streamer export lead-guitar lead-guitar.onnx")
     parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
     parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .onnx")
+
+
+def _add_eval(commands: Any) -> None:
+    about = (
+        "Measure how well a model knows what its corpus holds back, and let it play for long, watched over. "
+        "Exit code 1 where it falls silent, clips, drifts, hisses or loops."
+    )
+    parser = _command(commands, "eval", _eval, about, "streamer eval lead-guitar corpora/lead-guitar")
+    parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the audio that it was trained on")
+    parser.add_argument("--minutes", type=_positive(float), default=3.0, help="at each temperature; 3")
+    parser.add_argument(
+        "--temperatures",
+        **_several(_taken_by(controls.find("temperature")), "T"),
+        help="by default the model's own, and 0.1 around it",
+    )
+    parser.add_argument("--seed", type=_taken_by(controls.find("seed")), default=0, help="of what it plays")
+    parser.add_argument("--precision", choices=SETTINGS, default=AUTO, help="at which it plays")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw how it begins, and its level all along"
+    )
+
+
+def _add_report(commands: Any) -> None:
+    about = "Write what a run has come to into one HTML file: curves, sounds, pictures, what is wrong."
+    parser = _command(commands, "report", _report, about, "streamer report runs/album-laptop-16k")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="the folder of a run")
+
+
+def _add_audition(commands: Any) -> None:
+    about = "Play the checkpoints of a run: m and M, or OSC, switch between them while it plays."
+    parser = _command(commands, "audition", _audition, about, "streamer audition runs/album-laptop-16k")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="the folder of a run, also of one that goes on"
+    )
+    _add_playing(parser)
 
 
 def _add_bench(commands: Any) -> None:
@@ -533,13 +581,27 @@ def _logits(options: argparse.Namespace) -> int:
     return logits.run(options)
 
 
+def _report(options: argparse.Namespace) -> int:
+    from streamer import report
+
+    with ended_by_ctrl_c():
+        say(f"Written: {report.write(options.run_folder)}")
+    return 0
+
+
+def _audition(options: argparse.Namespace) -> int:
+    from streamer import audition
+
+    return _devices(options) if options.list_devices else audition.run(options)
+
+
 def _price(options: argparse.Namespace) -> int:
-    from streamer import precision, price
+    from streamer import precision, price, runs
     from streamer.models import checkpoint, library
 
     path = library.resolve(options.model, allow_path=True)
     loaded = checkpoint.load(path)
-    codes = price.held_out(options.audio, loaded, say_aside)
+    codes = price.held_out(options.audio, loaded, say_aside, runs.longest_silence(path))
     # Written as it is, so that a file that may not be written is refused before some minutes of measuring.
     model = checkpoint.describe(path, loaded.provenance)
     with ended_by_ctrl_c():
@@ -551,6 +613,21 @@ def _price(options: argparse.Namespace) -> int:
     chosen = precision.choose(AUTO, model, precision.has_dot_product())
     say(f"Measured on {len(codes) / model.sample_rate:.1f} s, written into {path}. Here, auto is {chosen}.")
     return 0
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from streamer import evaluation
+
+    found = evaluation.run(options)
+    if options.json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        _print_table(evaluation.bits_rows(found), evaluation.BITS_COLUMNS)
+        _print_table(evaluation.sound_rows(found), evaluation.SOUND_COLUMNS)
+        _print_table(evaluation.watched_rows(found), evaluation.WATCHED_COLUMNS)
+    for line in evaluation.verdict(found):
+        say_aside(line)
+    return 1 if any(take.faults for take in found.judged) else 0
 
 
 def _price_rows(bits: PrecisionBits) -> list[dict[str, Any]]:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from streamer import __version__, audio, score
 from streamer.audio import Device
 from streamer.capture import Capture
-from streamer.console import ended_by_ctrl_c, say, say_if_compiling
+from streamer.console import ended_by_ctrl_c, progress_bar, say, say_if_compiling
 from streamer.controls import CONTROLS, PREFIX, Value
 from streamer.cues import Cue
-from streamer.engine import Engine, LiveInput
+from streamer.engine import Engine, LiveInput, Models
 from streamer.library import Library, open_model
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import DeviceError, StreamerError
@@ -29,7 +29,7 @@ from streamer.osc import OscServer
 from streamer.osc_instrument import Midi as OscMidi
 from streamer.play import SWITCH_SECONDS, Performance, Tell, stopped_by_signals
 from streamer.precision import hint
-from streamer.render import LONGEST_SECONDS, Progress, format_of, render, render_score
+from streamer.render import LONGEST_SECONDS, format_of, render, render_score
 from streamer.replay import Replay
 from streamer.threads import cores
 from streamer.view import SPECTRUM_SECONDS
@@ -39,8 +39,11 @@ RENDERED_SECONDS = 20.0
 """Length of a file unless another is asked for; also of what is rendered where there is no sound device."""
 
 
-def play(options: argparse.Namespace) -> int:
-    """Play on a sound device; without one, into a file."""
+def play(options: argparse.Namespace, models: Models | None = None) -> int:
+    """Play on a sound device; without one, into a file.
+
+    models: those that can be switched to; by default all that have a name.
+    """
     name, checkpoint = open_model(options.model)
     try:
         device = audio.find_device(options.device)
@@ -52,15 +55,17 @@ def play(options: argparse.Namespace) -> int:
         options.stems = False
         say(f"Writing {RENDERED_SECONDS:g} s to {options.out} instead.")
         return render_model(options)
-    return _play_on(device, name, checkpoint, options)
+    return _play_on(device, name, checkpoint, models, options)
 
 
-def _play_on(device: Device, name: str, checkpoint: Checkpoint, options: argparse.Namespace) -> int:
+def _play_on(
+    device: Device, name: str, checkpoint: Checkpoint, models: Models | None, options: argparse.Namespace
+) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     format = audio.settle(device, options.rate)
     with ExitStack() as stack:
         capture = _capture(options, stack)
-        engine = _engine(name, checkpoint, options, format.rate, format.channels, capture)
+        engine = _engine(name, checkpoint, models, options, format.rate, format.channels, capture)
         shown = _shown(engine, options)
         if options.score is not None:
             engine.record(_new_score(options.score, engine, shown.say))
@@ -96,8 +101,8 @@ def render_model(options: argparse.Namespace) -> int:
     seconds = options.seconds or RENDERED_SECONDS
     if seconds > LONGEST_SECONDS:
         raise StreamerError(f"{seconds:g} seconds is too long: at most {LONGEST_SECONDS}")
-    engine = _engine(*open_model(options.model), options, rate=None, channels=1, live=None)
-    with _progress_bar(options.out, seconds) as progress:
+    engine = _engine(*open_model(options.model), None, options, rate=None, channels=1, live=None)
+    with progress_bar(str(options.out), seconds) as progress:
         render(engine, options.out, seconds, progress)
     factor = engine.voice(1).realtime_factor
     described = _described(engine)
@@ -119,27 +124,10 @@ def _render_performance(options: argparse.Namespace) -> int:
             out = out.with_name(f"{out.stem}-voice{strip}{out.suffix}")
         with ended_by_ctrl_c():
             replay = Replay(read, models, strip)
-        with _progress_bar(out, replay.frames / replay.mixer.rate) as progress:
+        with progress_bar(str(out), replay.frames / replay.mixer.rate) as progress:
             render_score(replay, out, progress)
         say(f"{out}: {replay.frames / replay.mixer.rate:.1f} s of {options.score}.")
     return 0
-
-
-@contextmanager
-def _progress_bar(out: Path, seconds: float) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} s"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(str(out), total=seconds)
-        yield lambda done: bar.update(task, completed=done)
 
 
 # --- what a performance is made of --------------------------------------------------------------------------
@@ -148,6 +136,7 @@ def _progress_bar(out: Path, seconds: float) -> Iterator[Progress]:
 def _engine(
     name: str,
     checkpoint: Checkpoint,
+    models: Models | None,
     options: argparse.Namespace,
     rate: int | None,
     channels: int,
@@ -163,7 +152,7 @@ def _engine(
         return Engine(
             name,
             checkpoint,
-            Library({name: checkpoint}),
+            models or Library({name: checkpoint}),
             rate=rate,
             channels=channels,
             values=values,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamer.models.errors import StreamerError
+from streamer.pictures import need_matplotlib
 from streamer.rows import Row
 
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ _COLOURS = {
 
 def prepare(folder: Path) -> None:
     """Make the folder; raise `StreamerError` where nothing can be drawn: before minutes of measuring."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError:
-        raise StreamerError("plots need matplotlib: pip install 'streamer[plot]'") from None
+    need_matplotlib()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from streamer.kernels.precision import PRECISIONS, resolve
 from streamer.models.checkpoint import Checkpoint, Header, PrecisionBits
 from streamer.models.clips import read_clip
-from streamer.models.corpus import Settings, prepare
+from streamer.models.corpus import LONGEST_SILENCE, Corpus, Settings, prepare
 from streamer.models.errors import CorpusError
 from streamer.voice import new_stepper
 
@@ -23,24 +24,42 @@ _BLOCK_LOGITS = 2**20
 Codes = NDArray[np.int64]
 
 
-def held_out(paths: Sequence[Path], model: Header, skipped: Callable[[str], None]) -> Codes:
+def held_out(
+    paths: Sequence[Path],
+    model: Header,
+    skipped: Callable[[str], None],
+    longest_silence: float = LONGEST_SILENCE,
+) -> Codes:
     """Codes (T,) of audio files, and of the part of folders that training leaves for tests, for a model.
 
-    skipped: told of every file in a folder that cannot be read. Raises `CorpusError` for audio that will not
-    do.
+    skipped: told of every file in a folder that cannot be read. longest_silence: seconds that training left
+    of one, see `streamer.runs`. Raises `CorpusError` for audio that will not do.
     """
-    settings, parts = Settings(model.sample_rate, model.quantiser, fit_scale=False), list[Codes]()
+    parts = list[Codes]()
     for path in paths:
         if path.is_dir():
-            parts.append(prepare(path, settings, skipped).test.codes.astype(np.int64))
+            parts.append(corpus_of(path, model, skipped, longest_silence).test.codes.astype(np.int64))
         else:
             parts.append(model.quantiser.encode(read_clip(path, model.sample_rate)))
     codes = np.concatenate(parts)
+    check_length(codes, model)
+    return codes
+
+
+def corpus_of(
+    folder: Path, model: Header, skipped: Callable[[str], None], longest_silence: float = LONGEST_SILENCE
+) -> Corpus:
+    """A folder of audio as codes of a model's; raise `CorpusError` for audio that will not do."""
+    settings = Settings(model.sample_rate, model.quantiser, longest_silence, fit_scale=False)
+    return prepare(folder, settings, skipped)
+
+
+def check_length(codes: NDArray[Any], model: Header) -> None:
+    """Raise `CorpusError` for codes (T,) too few to measure a model on."""
     needed = model.spec.receptive_field + round(LEAST_SECONDS * model.sample_rate)
     if len(codes) < needed:
         had, wanted = (count / model.sample_rate for count in (len(codes), needed))
         raise CorpusError(f"there are {had:.2f} s of audio: at least {wanted:.2f} are needed, add some")
-    return codes
 
 
 def measure(name: str, model: Checkpoint, codes: Codes, tell: Callable[[str], None]) -> PrecisionBits:

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamer import doctor, shapes
+from streamer import doctor, report, shapes
 from streamer.console import ended_by_ctrl_c, say, say_if_compiling
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Quantiser
 from streamer.models.training.plan import Plan
 from streamer.models.training.recipe import Recipe, find_recipe, read_recipe
+from streamer.moments import Moments
+from streamer.tensorboard import TensorBoard
 from streamer.threads import COMFORTABLE
 
 if TYPE_CHECKING:  # loads torch
@@ -38,20 +40,45 @@ def run(options: argparse.Namespace) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = parallel.find_device(options.device)
+    listeners = observers(options)
     if _is_first():
         words = "Ctrl-C stops, the same command resumes."
         say(f"Training {path.stem} on {options.folder} into {run_folder}; {words}")
 
-    def observe(event: Event) -> None:
-        shown(event)
+    def check(event: Event) -> None:
         if isinstance(event, events.Started) and event.step == 0:
             say(check_real_time(path.stem, recipe))
 
     with bar(recipe.plan) as shown:
+        observe = all_of(shown, check, *listeners)
         best = loop.train(options.folder, recipe, run_folder, device, observe)
     if _is_first():
         say(f"The best model so far is {best}; hear it with: streamer play {best}")
+    if _is_first() and options.sample_every:
+        say(f"What it has come to: {report.write(run_folder)}")
     return 0
+
+
+def observers(options: argparse.Namespace) -> list[Observer]:
+    """Who listens to a run as the arguments say; raise `StreamerError` where something is not installed."""
+    if not 0 <= options.sample_every < 1e6:
+        raise StreamerError(f"--sample-every is {options.sample_every:g}: give minutes, or 0 for never")
+    found: list[Observer] = []
+    if options.sample_every:
+        found.append(Moments(options.sample_every, say))
+    if options.tensorboard:
+        found.append(TensorBoard())
+    return found
+
+
+def all_of(*observers: Observer) -> Observer:
+    """One observer that tells several, in order."""
+
+    def observe(event: Event) -> None:
+        for tell in observers:
+            tell(event)
+
+    return observe
 
 
 def _is_first() -> bool:

@@ -43,7 +43,7 @@ _HINTS = (
     ("g G", "less or more gain"),
     ("f", "freeze"),
     ("r", "reset"),
-    ("m", "next model"),
+    ("m M", "next or last model"),
     ("p", "panic"),
     ("q", "quit"),
     ("?", "hide or show the keys"),
@@ -95,7 +95,8 @@ class View:
             "G": partial(self._nudge, "gain", _STEP),
             "f": self._freeze,
             "r": lambda: self._set("reset", True),
-            "m": self._next_model,
+            "m": partial(self._turn_to_model, 1),
+            "M": partial(self._turn_to_model, -1),
             "p": engine.panic,
             "q": quit,
             "?": self._hide_or_show,
@@ -160,10 +161,10 @@ class View:
     def _freeze(self) -> None:
         self._set("freeze", not self._engine.get("freeze", self._voice()))
 
-    def _next_model(self) -> None:
+    def _turn_to_model(self, step: int) -> None:
         models = list(self._engine.models())
         now = self._engine.get("model", self._voice())
-        self._set("model", models[(models.index(now) + 1) % len(models)] if now in models else models[0])
+        self._set("model", models[(models.index(now) + step) % len(models)] if now in models else models[0])
 
     def _hide_or_show(self) -> None:
         self._hints = not self._hints

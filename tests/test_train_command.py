@@ -58,7 +58,7 @@ class Command:
     @property
     def arguments(self) -> list[str]:
         options = f"--recipe {self.folder / 'tiny.toml'} --run {self.run_folder} --device cpu --threads 1"
-        return ["train", str(self.folder / "tones"), *options.split()]
+        return ["train", str(self.folder / "tones"), *options.split(), "--sample-every", "0"]
 
     def write(self, **plan: Any) -> None:
         """Write the recipe."""

@@ -184,6 +184,8 @@ def test_the_next_model_is_loaded_and_a_failure_is_shown(engine: Engine) -> None
     desk.press("m")
     wait_for(lambda: "voice 1 model third: it is damaged: get a new copy" in desk.text())
     assert engine.get("model", 1) == "second"
+    desk.press("M")
+    wait_for(lambda: engine.get("model", 1) == "first")
 
 
 def test_panic_quit_and_hints(engine: Engine) -> None:
