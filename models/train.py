@@ -153,11 +153,12 @@ _TABLES: dict[str, tuple[str, ...] | None] = {
     "source": ("package", "version", "sha256", "root", "files", "license", "attribution"),
     "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "stems", "parts"),
     "quantiser": ("preemphasis",),
+    "shipped": ("temperature",),
     "train": tuple(item.name for item in fields(Plan)),
     "model": None,
 }
-"""A recipe's tables and their keys; those of a model are its spec's. What scripts/fetch-corpus reads is known
-here, too, or a slip of the pen could not be told from it."""
+"""A recipe's tables and their keys; those of a model are its spec's. What scripts/fetch-corpus and
+scripts/ship read is known here, too, or a slip of the pen could not be told from it."""
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -432,6 +432,31 @@ def test_some_of_wavenets_sequences_start_out_of_silence() -> None:
     assert 30 < int(silent.sum()) < 70
 
 
+def test_wrong_codes_are_given_but_not_predicted_and_others_are_wrong_at_every_pass() -> None:
+    codes = torch.full((1000,), 128)
+    plan = Plan(steps=1, batch=10, length=100, noise=0.5, noise_size=3, from_silence=0.0)
+    model = SampleRnn(replace(SAMPLERNN, levels=256))
+    streams = Streams(codes, plan, 8, 128, torch.full((10,), 1000), torch.Generator().manual_seed(0))
+    passes = []
+    for step in range(3):
+        right, given, _ = streams.next(model, step)
+        assert (right == 128).all()
+        assert 0.4 < float((given != 128).double().mean()) < 0.6
+        assert set(given.unique().tolist()) == {125, 126, 127, 128, 129, 130, 131}
+        passes.append(streams.given)
+    assert not torch.equal(passes[0], passes[1])
+
+
+@pytest.mark.parametrize("predictor", [None, PredictorSpec(order=4, window=32, hop=8)])
+def test_a_predictor_hears_the_wrong_codes_too(predictor: PredictorSpec | None) -> None:
+    codes = torch.randint(100, 156, (1000,), generator=torch.Generator().manual_seed(1))
+    spec = replace(SAMPLERNN, levels=256, predictor=predictor)
+    plan = Plan(steps=1, batch=1, length=16, noise=1.0, from_silence=0.0)
+    streams = Streams(codes, plan, 8, 128, torch.zeros(1, dtype=torch.long), torch.Generator())
+    streams.next(SampleRnn(spec), 0)
+    assert torch.equal(streams.foretold, train.forecasts_of(spec, streams.given))
+
+
 @pytest.mark.parametrize("levels", [32, 255, 256])
 @BOTH
 def test_the_silence_that_sequences_start_from_is_the_quantisers(spec: Spec, levels: int) -> None:
@@ -682,7 +707,7 @@ def test_the_command_outlives_kill_and_ctrl_c_and_goes_on(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"--recipe": "kazoo"}, r"recipe 'kazoo' is unknown: choose lead-guitar, voice-it"),
+        ({"--recipe": "kazoo"}, r"recipe 'kazoo' is unknown: choose lead-guitar, metal, voice-it"),
         ({"--device": "abacus"}, r"device 'abacus' cannot be used here: choose cpu"),
         ({"FOLDER": "nowhere"}, r"nowhere: there is no such folder"),
     ],
