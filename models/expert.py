@@ -34,7 +34,7 @@ def features(spec: PredictorSpec, levels: int, forecasts: Tensor) -> Tensor:
 
 def log_mass(prediction: Tensor, scale: Tensor, levels: int) -> Tensor:
     """Logarithm of how probable each code is by a logistic, at least `EPSILON`: two (..) -> (.., Q)."""
-    mass: Tensor = _LogMass.apply(prediction, scale, levels)
+    mass: Tensor = _LogMass.apply(prediction, scale, levels)  # type: ignore[no-untyped-call]
     return mass
 
 
