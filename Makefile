@@ -23,6 +23,15 @@ check: .venv/.ready-to-test ## formatting, lint and types
 bench: .venv/.ready-to-test ## measure the steppers beside torch on this machine
 	@$(BIN)/streamer bench $(ARGS)
 
+.PHONY: models
+MODELS ?= $(basename $(notdir $(wildcard models/*.safetensors)))
+models: .venv/.ready-to-test ## make the shipped models again: fetch, train for hours, ship (MODELS="metal")
+	@set -e; for name in $(MODELS); do \
+		$(BIN)/python scripts/fetch-corpus $$name; \
+		$(BIN)/streamer train corpora/$$name --recipe $$name; \
+		$(BIN)/python scripts/ship $$name; \
+	done
+
 .PHONY: clean
 clean: ## remove what set-up and checks made; recordings, corpora and trained models stay
 	rm -rf .venv .typecheck .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,5 +1,7 @@
 """The adaptive predictor: its kernels against the slow definition, and what models may rely on."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +127,23 @@ def test_a_codes_amplitude_lies_between_its_edges() -> None:
         quantiser = Quantiser(levels=levels)
         assert np.array_equal(quantiser.encode(inside + 1e-9), np.arange(1, levels))
         assert np.array_equal(quantiser.encode(inside - 1e-9), np.arange(levels - 1))
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([16, 255, 256]), seeds)
+def test_the_gradient_by_hand_is_that_of_the_formula(levels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    prediction, scale = (torch.tensor(rng.uniform(low, 1, 5), dtype=torch.float32) for low in (-1, 0.01))
+    weights = torch.tensor(rng.normal(size=(5, levels)), dtype=torch.float32)
+
+    def gradient(log_mass: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        inputs = [part.double().requires_grad_() for part in (prediction, scale)]
+        return list(torch.autograd.grad((log_mass(*inputs, levels) * weights).sum(), inputs))
+
+    def formula(prediction: torch.Tensor, scale: torch.Tensor, levels: int) -> torch.Tensor:
+        bounds = torch.tensor(predictor.edges(levels))
+        share = torch.sigmoid((bounds - prediction[:, None]) / scale[:, None])
+        return torch.log(share.diff() + predictor.EPSILON)
+
+    for ours, theirs in zip(gradient(expert.log_mass), gradient(formula), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)

@@ -73,7 +73,7 @@ def test_recipe_pins_its_source_and_says_who_made_it(path: Path) -> None:
 
 
 def test_unknown_recipe_names_those_there_are() -> None:
-    with pytest.raises(CorpusError, match=r"'kazoo'.*lead-guitar, metal, voice-it"):
+    with pytest.raises(CorpusError, match=r"'kazoo'.*lead-guitar, metal, .*voice-it"):
         script.read_recipe(script.RECIPES / "kazoo.toml")
 
 

@@ -82,6 +82,7 @@ _TABLES: dict[str, tuple[str, ...] | None] = {
     "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "stems", "parts"),
     "quantiser": ("preemphasis",),
     "train": tuple(item.name for item in fields(Plan)),
+    "shipped": ("temperature",),
     "model": None,
 }
 """A recipe's tables and their keys; those of a model are its spec's. What scripts/fetch-corpus reads is known
