@@ -71,7 +71,7 @@ def described(imported: Imported) -> Iterator[str]:
     """What was understood, a line each."""
     spec, family = imported.spec, imported.family
     fields = {name: value for name, value in spec_to_json(spec).items() if name != "architecture"}
-    words = (f"{name} {_value(value)}" for name, value in fields.items() if value not in (0, False))
+    words = (f"{name} {_value(value)}" for name, value in fields.items() if value not in (0, False, None))
     yield f"{imported.path}: {family.title} ({family.home})"
     yield f"{spec.architecture}: {', '.join(words)}; {spec.parameters:,} weights"
     yield from imported.told
