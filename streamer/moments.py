@@ -38,7 +38,7 @@ SECONDS = 10.0
 """That are played in each."""
 CORPUS_SECONDS = 60.0
 PATIENCE = 0.03
-"""Of the time between two moments that one may take: of what is too slow, less is played."""
+"""Of the time between two moments that playing may take: of what is too slow, less is played."""
 FOLDER, CORPUS = "moments", "corpus.flac"
 
 _NAME = re.compile(r"step-(\d{7,})")

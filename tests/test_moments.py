@@ -189,6 +189,40 @@ def test_what_is_no_run_has_no_report(watched: Path, tmp_path: Path, missing: st
         report.write(folder)
 
 
+RECIPE = """\
+title = "Mine"
+[corpus]
+sample_rate = 8000
+[model]
+architecture = "wavenet"
+dilations = [1, 2, 4, 8]
+residual = 8
+gate = 8
+skip = 16
+output = 16
+levels = 32
+[train]
+steps = 4
+batch = 2
+length = 64
+evaluate_every = 2
+"""
+
+
+@pytest.mark.usefixtures("short")
+def test_the_command_hears_itself_and_ends_with_a_report(
+    tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    where = ["--recipe", str(tmp_path / "mine.toml"), "--run", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(["train", str(tones), *where, "--tensorboard"]) == 0
+    assert f"What it has come to: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out
+    assert [moment.step for moment in moments_of(tmp_path / "run")] == [2]
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert main(["train", str(tones), *where, "--sample-every", "-1"]) == 2
+    assert "give minutes, or 0 for never" in capsys.readouterr().err
+
+
 # --- audition -----------------------------------------------------------------------------------------------
 
 
