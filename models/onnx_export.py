@@ -44,9 +44,7 @@ def export(model: Checkpoint, path: Path) -> None:
 def build(model: Checkpoint) -> ModelProto:
     """Return a model as ONNX; raise `StreamerError` if it cannot be one."""
     spec = model.spec
-    for name in ("side", "predictor"):
-        given = getattr(spec, name, None)
-        require(not given, f"its spec has {name} = {given}, an input that the ONNX step cannot compute")
+    require(spec.predictor is None, "its spec has a predictor, which the ONNX step cannot compute")
     graph = Graph()
     if isinstance(spec, WaveNetSpec):
         logits, state = wavenet_step(graph, spec, model.tensors)

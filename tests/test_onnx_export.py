@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,7 @@ from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import CheckpointError
 from streamer.models.onnx_export import build, export
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 
 Condition = int | NDArray[np.float32] | None
 
@@ -74,12 +75,12 @@ def assert_equals_stepper(model: Checkpoint, codes: NDArray[np.int64], condition
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def without_side(spec: Spec) -> Spec:
-    return type(spec)(**{**vars(spec), "side": 0})
+def without_predictor(spec: Spec) -> Spec:
+    return replace(spec, predictor=None)
 
 
 @settings(max_examples=25)
-@given(spec=st.one_of(wavenet_specs(), samplernn_specs()).map(without_side), seed=st.integers(0, 99))
+@given(spec=st.one_of(wavenet_specs(), samplernn_specs()).map(without_predictor), seed=st.integers(0, 99))
 def test_any_spec_steps_as_the_compiled_stepper(spec: Spec, seed: int) -> None:
     with TemporaryDirectory() as folder:
         model = write_model(Path(folder) / "drawn.safetensors", spec, seed)
@@ -120,9 +121,11 @@ def test_the_file_says_how_it_is_to_be_run(tmp_path: Path) -> None:
 
 
 def test_what_a_step_cannot_compute_is_refused_by_its_name(tmp_path: Path) -> None:
-    spec = WaveNetSpec(dilations=(1,), residual=2, gate=2, skip=2, output=2, levels=4, side=3)
+    spec = WaveNetSpec(
+        dilations=(1,), residual=2, gate=2, skip=2, output=2, levels=4, predictor=PredictorSpec()
+    )
     model = write_model(tmp_path / "m.safetensors", spec)
-    with pytest.raises(CheckpointError, match="side = 3"):
+    with pytest.raises(CheckpointError, match="has a predictor"):
         export(model, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
 

@@ -22,6 +22,7 @@ from streamer.models.checkpoint import Checkpoint, PrecisionBits
 from streamer.models.errors import CorpusError
 from streamer.models.samplernn import SampleRnn
 from streamer.models.specs import WaveNetSpec
+from streamer.models.training.forecasting import forecasts_of
 from streamer.models.wavenet import WaveNet
 
 RATE = 16_000
@@ -59,7 +60,8 @@ def bits_in_torch(model: Checkpoint, codes: NDArray[np.int64]) -> float:
         else:  # from rest, which is a frame of silence
             silence = torch.full((context,), model.quantiser.silence)
             whole = given[: len(given) // context * context]
-            logits = module(torch.cat([silence, whole])[None], None)[0][0, context:]
+            told = forecasts_of(model.spec, whole.numpy())[None] if model.spec.predictor else None
+            logits = module(torch.cat([silence, whole])[None], None, told)[0][0, context:]
         targets = given[context : context + len(logits)]
         return float(functional.cross_entropy(logits.double(), targets)) / float(np.log(2))
 

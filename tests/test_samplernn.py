@@ -168,7 +168,8 @@ def test_carried_state_equals_one_pass(spec: SampleRnnSpec, seed: int, first: in
         whole, after_whole = module(codes, forecasts=forecasts)
         head, state = module(codes[:, : top + cut], forecasts=early)
         tail, after_tail = module(codes[:, cut:], state, late)
-    torch.testing.assert_close(torch.cat([head, tail], 1), whole, rtol=1e-5, atol=1e-5)
+    # Sums over another number of rows are taken in another order: 1.1e-5 was seen at logits of 0.03.
+    torch.testing.assert_close(torch.cat([head, tail], 1), whole, rtol=1e-5, atol=2e-5)
     torch.testing.assert_close(after_tail, after_whole, rtol=1e-5, atol=1e-5)
 
 

@@ -191,7 +191,7 @@ def test_samplernn_looks_back_at_the_last_frame_of_what_precedes(
     ours, torchs = case.stepper(slack=len(case.codes)), case.torch_logits(before[more:])
     ours.precede(before)
     for _ in range(2):
-        logits = ours.teacher_forced(case.codes, case.sides)
+        logits = ours.teacher_forced(case.codes)
         assert np.abs(logits - torchs).max() < TOLERANCE
         ours.rewind(0)
 
@@ -204,14 +204,14 @@ def test_samplernn_finds_silence_before_the_few_codes_that_precede(spec: SampleR
     before[-1:] = 0
     ours = case.stepper()
     ours.precede(before[-1:])
-    ours_logits = ours.teacher_forced(case.codes, case.sides)
+    ours_logits = ours.teacher_forced(case.codes)
     assert np.abs(ours_logits - case.torch_logits(before)).max() < TOLERANCE
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(wavenet_specs(), seeds)
 def test_wavenet_is_fed_what_precedes(spec: WaveNetSpec, seed: int) -> None:
-    case = Case(replace(spec, side=0), seed)  # what precedes has no side input
+    case = Case(spec, seed)
     ours = case.stepper()
     ours.precede(case.codes[:9])
     assert np.abs(ours.teacher_forced(case.codes[9:]) - case.torch_logits()[9:]).max() < TOLERANCE
