@@ -9,7 +9,7 @@ import pytest
 
 from streamer.models.checkpoint import Provenance
 from streamer.models.errors import SpecError, StreamerError
-from streamer.models.specs import SampleRnnSpec, WaveNetSpec
+from streamer.models.specs import PredictorSpec, SampleRnnSpec, WaveNetSpec
 from streamer.models.training.plan import Plan
 from streamer.models.training.presets import PRESETS
 from streamer.models.training.recipe import Recipe, find_recipe, read_recipe, shipped
@@ -122,6 +122,12 @@ def test_what_is_wrong_in_a_recipe_is_said_in_one_line(
         read_recipe(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_noise_beside_a_predictor_is_refused() -> None:
+    spec = SampleRnnSpec(frames=(8, 2), dim=4, rnn_layers=1, embedding=2, predictor=PredictorSpec())
+    with pytest.raises(SpecError, match="noise must be 0 beside a predictor"):
+        Recipe(spec, 8000, 0.0, Plan(steps=1, length=64, noise=0.1), Provenance())
 
 
 def test_a_conditioned_wavenet_cannot_be_trained_on_a_corpus() -> None:

@@ -52,6 +52,8 @@ class Recipe:
         Quantiser(levels=spec.levels, preemphasis=self.preemphasis)
         if isinstance(spec, WaveNetSpec) and spec.condition:
             raise SpecError("a corpus has no condition to train on: leave it 0")
+        if spec.predictor and self.plan.noise:
+            raise SpecError("noise must be 0 beside a predictor, whose forecasts would tell the right codes")
         if isinstance(spec, SampleRnnSpec) and length % spec.frames[0]:
             raise SpecError(
                 f"length is {length}: it must be a multiple of the slowest frame, {spec.frames[0]}"
