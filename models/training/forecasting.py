@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import torch
