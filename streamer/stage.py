@@ -224,7 +224,9 @@ class Stage:
         """Gather what has taken effect where, and write it into the score."""
         for taken in self.mixer.cues.reap():
             self._write_mixers(taken)
-        playing = [(part.instance, part.voice) for part in self.parts.values() if part.voice is not None]
+        # The first voice may have taken cues before it has entered; they wait for its number.
+        entered = [part for part in self.parts.values() if part.voice is not None and part.instance > 0]
+        playing = [(part.instance, part.ready) for part in entered]
         for instance, voice in [*playing, *self._leaving]:
             for taken in voice.cues.reap():
                 self._write_voices(instance, taken)

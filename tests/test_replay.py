@@ -23,7 +23,7 @@ from streamer.library import Library
 from streamer.models.checkpoint import Checkpoint
 from streamer.models.errors import StreamerError
 from streamer.replay import Replay
-from streamer.score import Header, ScoreWriter, read
+from streamer.score import Header, ScoreWriter, VoiceCue, read
 
 RATE = 48_000
 CALM = {"margin": 25.0, "lead": 0.3}
@@ -129,6 +129,22 @@ def test_any_performance_is_rendered_again(
     engine.close()
     assert engine.status()["refused"] == engine.status()["underruns"] == 0
     assert_replayed(path, np.concatenate(heard))
+
+
+def test_what_the_first_voice_is_told_before_it_is_heard_is_in_the_score(
+    models: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    path = tmp_path / "early.jsonl"
+    engine = recorded(models["wave"], path)
+    engine.voice(1).fill()
+    engine.perform([Cue(1, "temperature", 0.3)])
+    engine.voice(1).fill()
+    engine.tend()  # as the keeper does while the voice is made ready
+    engine.fill()
+    sound = engine.mixer.render(6000)
+    engine.close()
+    assert [event.instance for event in read(path).events if isinstance(event, VoiceCue)] == [1]
+    assert_replayed(path, sound)
 
 
 # --- on a stage ---------------------------------------------------------------------------------------------
