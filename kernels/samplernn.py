@@ -18,6 +18,7 @@ takes them back from the last such place and runs what was due since, on codes t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -76,6 +77,12 @@ class SampleRnnWeights(NamedTuple):
     """(N,): F -> D"""
     start_bias: Floats
     """(D,): the slowest tier's, where it expands; that of every other tier is in the slots' bias."""
+    cycle: float
+    """Of the clock, samples."""
+    harmonics: int
+    """H; 0 without a clock."""
+    clock_at: int
+    """2 H -> D: what a clock adds to the slowest tier's input."""
     input_at: Integers
     """(N, M): in -> gates D, from the tier's input or the layer below"""
     direct_at: Integers
@@ -141,6 +148,8 @@ class SampleRnnState(NamedTuple):
     """A tier's codes, scaled: (B, padded F) of each tier."""
     frame_at: Integers
     """(N,)"""
+    told: Floats
+    """(B, padded 2 H): what the clock tells, cosines and then sines."""
     y: Floats
     """(B, D): a tier's input"""
     pre: Floats
@@ -201,6 +210,7 @@ class _Matrices:
         self.slot_at: list[int] = []
         for tier in range(spec.tiers):
             self._add_tier(tier)
+        self.clock_at = self._add(tensors["clock_weight"]) if spec.clock else -1
         self.table_at = self.store.add(_code_table(spec, tensors), packings.table)
         self.forecast_at = self._add(_through_hidden(_forecast_weight(spec, tensors), spec, tensors))
         left = tensors["hidden_weight"][1 if _folds(spec) else 0 :]
@@ -305,6 +315,9 @@ def pack(spec: SampleRnnSpec, tensors: Tensors, precision: str = "fp32") -> Samp
         matrices=packed.store.bytes(),
         expand_at=packed.expand_at,
         start_bias=pad(start_bias),
+        cycle=float(spec.clock.cycle) if spec.clock else 1.0,
+        harmonics=spec.clock.harmonics if spec.clock else 0,
+        clock_at=packed.clock_at,
         input_at=packed.input_at,
         direct_at=packed.direct_at,
         bias=_biases(spec, tensors, "bias"),
@@ -346,6 +359,7 @@ def new_state(weights: SampleRnnWeights, voices: int = 1, slack: int = 0) -> Sam
         outputs=zeros(tiers * voices * dim),
         frame=zeros(int(frames.sum())),
         frame_at=np.cumsum(frames) - frames,
+        told=zeros(voices * padded(2 * weights.harmonics)),
         y=zeros(voices * dim),
         pre=zeros(voices * weights.gates * dim),
         recurrent=zeros(voices * weights.gates * dim),
@@ -393,6 +407,7 @@ def bytes_read(weights: SampleRnnWeights) -> float:
             weights.skip_at,
         )
         frame_bytes = sum(sizes(places[tier]) for places in own) + sizes(weights.expand_at[tier : tier + 1])
+        frame_bytes += sizes(np.array([weights.clock_at])) if tier == 0 else 0
         total += (frame_bytes + sizes(slots)) / int(frame)
     rows = size(weights.matrices, weights.table_at) / weights.levels  # one of each place's
     return total + rows + sizes(weights.hidden_at) + size(weights.matrices, weights.output_at)
@@ -442,6 +457,21 @@ def _read_frame(weights: SampleRnnWeights, state: SampleRnnState, tier: int) -> 
 
 
 @inner
+def _read_clock(weights: SampleRnnWeights, state: SampleRnnState) -> Floats:
+    """What the clock tells at the position, to every voice: (B, padded(2 H))."""
+    harmonics, voices = weights.harmonics, _voices(state)
+    angle = 2 * math.pi * (state.position[0] / weights.cycle % 1.0)
+    x, y = math.cos(angle), math.sin(angle)
+    cosine, sine = x, y
+    for k in range(harmonics):
+        for voice in range(voices):
+            told = tail(state.told, voice * (len(state.told) // voices))
+            told[k], told[harmonics + k] = np.float32(cosine), np.float32(sine)
+        cosine, sine = cosine * x - sine * y, sine * x + cosine * y
+    return state.told
+
+
+@inner
 def _multiply(
     weights: SampleRnnWeights,
     state: SampleRnnState,
@@ -469,7 +499,10 @@ def _upsample(
 
 @inner
 def _read_input(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers, tier: int) -> Floats:
-    """A tier's input y: its frame, expanded, and the slot from above; of Mehri's slowest tier, the frame."""
+    """A tier's input y: its frame, expanded, and the slot from above, or what the clock tells.
+
+    Of Mehri's slowest tier it is the frame.
+    """
     frame = _read_frame(weights, state, tier)
     if weights.expand_at[tier] < 0:
         return frame
@@ -479,6 +512,9 @@ def _read_input(weights: SampleRnnWeights, state: SampleRnnState, crew: Integers
         slot = state.position[0] // weights.frames[tier] % weights.slots[tier - 1]
         _upsample(weights, state, crew, tier - 1, slot, bias)
     _multiply(weights, state, crew, state.y, bias, bias_width, weights.expand_at[tier], frame)
+    if tier == 0 and weights.harmonics > 0:
+        told = _read_clock(weights, state)
+        _multiply(weights, state, crew, state.y, state.y, weights.dim, weights.clock_at, told)
     return state.y
 
 

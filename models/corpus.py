@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -46,6 +47,8 @@ _FORMAT = 1
 _DESCRIPTION = "corpus.json"
 _BLOCK = 2**20
 """Samples that are quantised at a time."""
+_SHORT_OF_A_CYCLE = 2
+"""Samples that rounding, of a cut or in resampling, may have taken from a file that is whole cycles."""
 _MANTISSA = 11
 """Low bits of a float32 that a histogram of levels leaves out: its bins are 0.02 % wide."""
 
@@ -62,6 +65,8 @@ class Settings:
     """Seconds that are left of a longer silence."""
     fit_scale: bool = True
     """Whether the quantiser's scale is fitted to the corpus, or is to be kept."""
+    cycle: float | None = None
+    """Samples of a clock's cycle: of each file its whole cycles are taken, silence and all."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ def _make(folder: Path, paths: list[Path], settings: Settings, cache: Path, key:
         quantiser = settings.quantiser
         if settings.fit_scale:
             quantiser = replace(quantiser, scale=fitting_scale(samples, stretches, quantiser.preemphasis))
-        for name, part in split(stretches).items():
+        for name, part in _split(stretches, settings).items():
             _write_codes(making / f"{name}.npy", samples, part, quantiser)
         (making / "samples").unlink()
         described = {"quantiser": quantiser_to_json(quantiser), "survey": asdict(found)}
@@ -218,6 +223,17 @@ def _make(folder: Path, paths: list[Path], settings: Settings, cache: Path, key:
         making.replace(cache / key)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _split(stretches: list[Stretch], settings: Settings) -> dict[str, list[Stretch]]:
+    parts = split(stretches, settings.cycle or 1)
+    if not all(parts.values()):
+        needed = len(PARTS) * (settings.cycle or 1) / settings.sample_rate
+        raise CorpusError(
+            f"there is less than a cycle of the model's clock for each of {', '.join(PARTS)}: "
+            f"add audio, at least {needed:.2f} s of whole cycles are needed"
+        )
+    return parts
 
 
 def _gather(
@@ -233,6 +249,10 @@ def _gather(
             try:
                 for samples in _decode(path, settings, finding):
                     out.write(samples.astype("<f4", copy=False).data)
+                if settings.cycle:
+                    finding.kept = _whole_cycles(finding.kept, settings)
+                    out.seek(4 * (begin + finding.kept))
+                    out.truncate()
             except CorpusError as error:
                 skipped.append(f"{path}: {error}")
                 out.seek(4 * begin)
@@ -243,6 +263,16 @@ def _gather(
     if not stretches:
         raise CorpusError(_nothing(folder, paths, skipped))
     return stretches, survey.summed(findings, settings.sample_rate, skipped)
+
+
+def _whole_cycles(samples: int, settings: Settings) -> int:
+    """Samples of a file's whole cycles; raise `CorpusError` if it has none."""
+    assert settings.cycle
+    cycles = math.floor((samples + _SHORT_OF_A_CYCLE) / settings.cycle)
+    if not cycles:
+        had, needed = (count / settings.sample_rate for count in (samples, settings.cycle))
+        raise CorpusError(f"has {had:.2f} s: a cycle of the model's clock is {needed:.2f} s")
+    return min(samples, round(cycles * settings.cycle))
 
 
 def _nothing(folder: Path, paths: list[Path], skipped: list[str]) -> str:
@@ -262,7 +292,7 @@ def _decode(path: Path, settings: Settings, finding: Finding) -> Iterator[Sample
         finding.rate, finding.channels = file.rate, file.channels
         heard = (clips.mono(finding.hear(block)) for block in file.blocks)
         for block in clips.resampled(heard, file.rate, settings.sample_rate):
-            yield finding.keep(cutter.push(block))
+            yield finding.keep(block if settings.cycle else cutter.push(block))
     yield finding.keep(cutter.finish())
     if not finding.kept:
         raise CorpusError("holds only silence" if finding.frames else "holds no audio")

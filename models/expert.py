@@ -22,7 +22,7 @@ def features(spec: PredictorSpec, levels: int, forecasts: Tensor) -> Tensor:
     Hats over the companded prediction, as a table's rows with interpolation between them; then the logarithms
     of both means of errors, and the last residual, squashed, and its size.
     """
-    prediction, fast, slow, residual = forecasts.float().unbind(-1)
+    prediction, fast, slow, residual = _exact(forecasts).unbind(-1)
     mu = levels - 1
     companded = torch.sign(prediction) * torch.log1p(mu * prediction.abs()) / log1p(mu)
     place = (companded + 1) * ((HATS - 1) / 2)
@@ -43,7 +43,7 @@ class _LogMass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, scale: Tensor, levels: int) -> Tensor:
-        bounds = torch.tensor(edges(levels), dtype=torch.float32, device=prediction.device)
+        bounds = torch.tensor(edges(levels), dtype=prediction.dtype, device=prediction.device)
         x = (bounds - prediction[..., None]) / scale[..., None]
         below, above = torch.sigmoid(x), torch.sigmoid(-x)
         # sigmoid(b) - sigmoid(a) as a product, which is exact far out, too.
@@ -62,8 +62,13 @@ class _LogMass(torch.autograd.Function):
 
 def joined(spec: PredictorSpec, outputs: Tensor, forecasts: Tensor) -> Tensor:
     """Logits (.., Q) from a network's outputs (.., Q + 2) and forecasts (.., FORECAST), which they adjust."""
-    logits, shift, width = outputs.float().tensor_split([-2, -1], -1)
-    prediction, fast = forecasts[..., 0].float(), forecasts[..., 1].float()
+    logits, shift, width = _exact(outputs).tensor_split([-2, -1], -1)
+    prediction, fast = _exact(forecasts[..., :2]).unbind(-1)
     factor = torch.exp(width[..., 0].clamp(-WIDEST, WIDEST))
     scale = (FACTOR * fast + spec.floor) * factor + GROWTH * prediction.abs()
     return logits + log_mass(prediction + scale * shift[..., 0], scale, logits.shape[-1])
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In float32 at least, whatever products are taken in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

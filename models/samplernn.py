@@ -1,6 +1,6 @@
 """SampleRNN in torch: the reference that the compiled stepper must equal, and the form that is trained."""
 
-from math import sqrt
+from math import sqrt, tau
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from streamer.models import expert
 from streamer.models.initial import smooth, uniform
-from streamer.models.specs import GATES, SampleRnnSpec
+from streamer.models.specs import GATES, ClockSpec, SampleRnnSpec
 
 State = list[list[Tensor]]
 """The state of every tier's every layer: (B, D) for a GRU, (B, 2 D) for an LSTM (h, then c)."""
@@ -24,6 +24,7 @@ class SampleRnn(nn.Module):
 
     embedding: Tensor
     input_weight: Tensor
+    clock_weight: Tensor
     forecast_weight: Tensor
     hidden_weight: Tensor
     hidden_bias: Tensor
@@ -54,18 +55,22 @@ class SampleRnn(nn.Module):
     def initial_state(self, batch: int) -> State:
         """State of rest: the learned h0, or zeros."""
         spec = self.spec
-        device = self.embedding.device
-        zeros = torch.zeros(spec.rnn_layers, spec.state_width, device=device)
+        zeros = self.embedding.new_zeros(spec.rnn_layers, spec.state_width)
         tiers = [self._tier(tier, "h0") if spec.learned_h0 else zeros for tier in range(spec.tiers)]
         return [[layer.expand(batch, -1) for layer in h0] for h0 in tiers]
 
     def forward(
-        self, codes: Tensor, state: State | None = None, forecasts: Tensor | None = None
+        self,
+        codes: Tensor,
+        state: State | None = None,
+        forecasts: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Predict codes[:, F:] of codes (B, F + T): logits (B, T, Q) and the state after them.
 
         F is the slowest frame and T a multiple of it. Row t predicts codes[:, F + t] from what lies before
-        it. forecasts: (B, T, FORECAST), the predictor's of each of them.
+        it. forecasts: (B, T, FORECAST), the predictor's of each of them. positions: (B,) of codes[:, F], by
+        which a clock goes; without them, 0.
         """
         spec, top = self.spec, self.spec.frames[0]
         assert (forecasts is not None) == bool(spec.predictor), "forecasts go with a predictor"
@@ -78,6 +83,10 @@ class SampleRnn(nn.Module):
         after: State = []
         for tier, frame in enumerate(spec.frames):
             frames = scaled[:, top - frame : top + length - frame].reshape(len(codes), -1, frame)
+            if tier == 0 and spec.clock:
+                first = codes.new_zeros(len(codes)) if positions is None else positions
+                times = first[:, None] + frame * torch.arange(frames.shape[1], device=first.device)
+                slots = clock_features(spec.clock, times).to(frames) @ self.clock_weight
             slots, tier_state = self._run_tier(tier, frames, slots, state[tier])
             after.append(tier_state)
         assert slots is not None
@@ -162,6 +171,13 @@ class SampleRnn(nn.Module):
         if predictor is None or forecasts is None:
             return logits
         return expert.joined(predictor, logits, forecasts)
+
+
+def clock_features(clock: ClockSpec, positions: Tensor) -> Tensor:
+    """What a clock tells at positions (..): cosines and sines of every harmonic, float64 (.., 2 H)."""
+    turns = positions.double() / clock.cycle % 1
+    angles = tau * turns[..., None] * torch.arange(1, clock.harmonics + 1, device=positions.device)
+    return torch.cat([torch.cos(angles), torch.sin(angles)], -1)
 
 
 def _reorder(weight: Tensor, order: str, wanted: str) -> Tensor:

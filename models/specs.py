@@ -27,6 +27,8 @@ MAX_RNN_LAYERS = 11
 MAX_QUEUED = 2**28
 """Numbers that a WaveNet's layers may remember between samples: few weights can ask for any amount of
 memory."""
+MAX_CYCLE = 2.0**31
+MAX_HARMONICS = 1024
 
 
 def _require(condition: bool, message: str) -> None:
@@ -53,9 +55,9 @@ def _require_number(name: str, value: object, low: float, high: float) -> None:
     _require(ok, f"{name} is {value!r}: it must be a number from {low:g} to {high:g}")
 
 
-def _require_predictor(value: object) -> None:
-    ok = value is None or isinstance(value, PredictorSpec)
-    _require(ok, f"predictor is {value!r}: it must be a PredictorSpec, or None")
+def _require_part(name: str, value: object, kind: type) -> None:
+    ok = value is None or isinstance(value, kind)
+    _require(ok, f"{name} is {value!r}: it must be a {kind.__name__}, or None")
 
 
 def _require_choice(name: str, value: object, choices: object) -> None:
@@ -102,6 +104,26 @@ class PredictorSpec:
 
 
 @dataclass(frozen=True)
+class ClockSpec:
+    """A clock that a network hears: where it is in a cycle, such as four bars of a song that keeps its tempo.
+
+    Rhythm lasts longer than a small network remembers. It is told the time by sine and cosine of the cycle
+    and of its harmonics, as a Transformer is (Vaswani et al. 2017); the first sample of all begins a cycle.
+    """
+
+    cycle: float
+    """Samples, which need not be whole."""
+    harmonics: int
+    """H: the highest divides the cycle into so many parts. 32 for each bar tell half a semiquaver from the
+    other."""
+
+    def __post_init__(self) -> None:
+        """Check every field; raise `SpecError` naming the first that cannot be built."""
+        _require_number("the clock's cycle", self.cycle, 1, MAX_CYCLE)
+        _require_int("the clock's harmonics", self.harmonics, 1, MAX_HARMONICS)
+
+
+@dataclass(frozen=True)
 class WaveNetSpec:
     """A stack of gated dilated causal convolutions over codes (van den Oord et al. 2016).
 
@@ -112,6 +134,7 @@ class WaveNetSpec:
     """
 
     architecture: ClassVar[str] = "wavenet"
+    cycle: ClassVar[None] = None
 
     dilations: tuple[int, ...]
     residual: int
@@ -161,7 +184,7 @@ class WaveNetSpec:
         )
         for name in ("input_bias", "gate_bias", "residual_bias", "skip_bias", "output_bias", "output2_bias"):
             _require_bool(name, getattr(self, name))
-        _require_predictor(self.predictor)
+        _require_part("predictor", self.predictor, PredictorSpec)
         _require_scale("residual_scale", self.residual_scale)
         _require_scale("skip_scale", self.skip_scale)
         queued = self.receptive_field * self.residual
@@ -277,6 +300,8 @@ class SampleRnnSpec:
     """deepsound applies a ReLU to the sum; the others go straight into the first hidden layer."""
     predictor: PredictorSpec | None = None
     """What it says is added to the perceptron's sum, and its distribution to the logits."""
+    clock: ClockSpec | None = None
+    """What it tells is added to the slowest tier's projected frame."""
 
     def __post_init__(self) -> None:
         """Check every field; raise `SpecError` naming the first that cannot be built."""
@@ -299,11 +324,21 @@ class SampleRnnSpec:
         _require_choice("upsample_bias", self.upsample_bias, UpsampleBias)
         for name in ("learned_h0", "expand_top", "relu_after_sum"):
             _require_bool(name, getattr(self, name))
-        _require_predictor(self.predictor)
+        _require_part("predictor", self.predictor, PredictorSpec)
+        _require_part("clock", self.clock, ClockSpec)
+        _require(
+            self.clock is None or self.expand_top,
+            "a clock is added to the slowest tier's projected frame: expand_top must be true",
+        )
         _require(
             self.parameters <= MAX_PARAMETERS,
             f"{self.parameters} weights: at most {MAX_PARAMETERS} can be loaded",
         )
+
+    @property
+    def cycle(self) -> float | None:
+        """Samples of its clock's cycle, if it has one."""
+        return self.clock.cycle if self.clock else None
 
     @property
     def tiers(self) -> int:
@@ -368,6 +403,8 @@ class SampleRnnSpec:
         if self.expands(tier):
             shapes[f"tier{tier}.expand_weight"] = (self.frames[tier], self.dim)
             shapes[f"tier{tier}.expand_bias"] = (self.dim,)
+        if tier == 0 and self.clock:
+            shapes["clock_weight"] = (2 * self.clock.harmonics, self.dim)
         shapes |= self._rnn_tensors(tier)
         if self.learned_h0:
             shapes[f"tier{tier}.h0"] = (self.rnn_layers, self.state_width)
@@ -423,16 +460,21 @@ def spec_from_json(data: object) -> Spec:
     _require(not foreign, f"the spec has unknown fields: {', '.join(map(repr, foreign))}")
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     try:
-        if values.get("predictor") is not None:
-            values["predictor"] = _predictor_from_json(values["predictor"])
+        for name, part in _PARTS.items():
+            if values.get(name) is not None:
+                values[name] = _part_from_json(name, part, values[name])
         return kind(**values | lists)
     except TypeError as error:
         raise SpecError(f"the spec is incomplete: {error}") from None
 
 
-def _predictor_from_json(data: object) -> PredictorSpec:
-    _require(isinstance(data, dict), f"predictor is {data!r}: it must be a JSON object, or null")
+_PARTS: dict[str, type[PredictorSpec] | type[ClockSpec]] = {"predictor": PredictorSpec, "clock": ClockSpec}
+"""Fields of a spec that are specs themselves."""
+
+
+def _part_from_json(name: str, kind: type[PredictorSpec] | type[ClockSpec], data: object) -> Any:
+    _require(isinstance(data, dict), f"{name} is {data!r}: it must be a JSON object, or null")
     assert isinstance(data, dict)
-    foreign = sorted(set(data) - {field.name for field in fields(PredictorSpec)})
-    _require(not foreign, f"the predictor has unknown fields: {', '.join(map(repr, foreign))}")
-    return PredictorSpec(**data)
+    foreign = sorted(set(data) - {field.name for field in fields(kind)})
+    _require(not foreign, f"the {name} has unknown fields: {', '.join(map(repr, foreign))}")
+    return kind(**data)

@@ -22,13 +22,15 @@ class Stretch:
     end: int
 
 
-def split(files: Sequence[Stretch]) -> dict[str, list[Stretch]]:
+def split(files: Sequence[Stretch], cycle: float = 1) -> dict[str, list[Stretch]]:
     """Share files, in order of name, between `PARTS`.
 
     Of every eight, the fourth tests and the eighth validates; of fewer than eight, the last but one and the
-    last. A file that is longer than a quarter of all audio counts as several, each at most an eighth of it.
+    last. A file that is longer than a quarter of all audio counts as several, each at most an eighth of it,
+    or a cycle: files of whole cycles are cut where one begins.
     """
-    stretches = [piece for file in files for piece in _cut(file, sum(one.end - one.begin for one in files))]
+    total = sum(file.end - file.begin for file in files)
+    stretches = [piece for file in files for piece in _cut(file, total, cycle)]
     shared: dict[str, list[Stretch]] = {name: [] for name in PARTS}
     for number, stretch in enumerate(stretches):
         shared[_part(number, len(stretches))].append(stretch)
@@ -41,10 +43,12 @@ def _part(number: int, count: int) -> str:
     return {EVERY - 1: "validation", EVERY // 2 - 1: "test"}.get(number % EVERY, "training")
 
 
-def _cut(file: Stretch, total: int) -> list[Stretch]:
+def _cut(file: Stretch, total: int, cycle: float) -> list[Stretch]:
     length = file.end - file.begin
     if length <= LARGEST_SHARE * total:
         return [file]
-    pieces = ceil(length * EVERY / total)
-    edges = [file.begin + length * number // pieces for number in range(pieces + 1)]
+    cycles = round(length / cycle)
+    pieces = min(ceil(length * EVERY / total), cycles)
+    firsts = [cycles * number // pieces for number in range(pieces)]
+    edges = [file.begin, *(file.begin + round(first * cycle) for first in firsts[1:]), file.end]
     return [Stretch(file.file_begin, *pair) for pair in pairwise(edges)]

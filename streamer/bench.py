@@ -81,7 +81,7 @@ def run(
             for contender in contenders.kernels(spec, tensors, ways_for(name, ways)):
                 stack.callback(contender.close)
                 entered.append(contender)
-            if torch_too and not spec.predictor:  # torch has it in training only
+            if torch_too and not (spec.predictor or spec.cycle):  # torch has them in training only
                 entered += contenders.torch_engines(spec, tensors, tell)
             rows += summarise(name, spec.parameters, entered, measure(entered, effort))
     return rows

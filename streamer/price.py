@@ -50,7 +50,9 @@ def corpus_of(
     folder: Path, model: Header, skipped: Callable[[str], None], longest_silence: float = LONGEST_SILENCE
 ) -> Corpus:
     """A folder of audio as codes of a model's; raise `CorpusError` for audio that will not do."""
-    settings = Settings(model.sample_rate, model.quantiser, longest_silence, fit_scale=False)
+    settings = Settings(
+        model.sample_rate, model.quantiser, longest_silence, fit_scale=False, cycle=model.spec.cycle
+    )
     return prepare(folder, settings, skipped)
 
 

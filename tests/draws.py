@@ -12,6 +12,7 @@ from streamer.models.checkpoint import Checkpoint, Provenance
 from streamer.models.quantisers import Quantiser
 from streamer.models.specs import (
     Cell,
+    ClockSpec,
     PredictorSpec,
     SampleRnnSpec,
     SkipScheme,
@@ -52,6 +53,7 @@ def predictor_specs(draw: st.DrawFn) -> PredictorSpec:
 
 
 predictors = st.one_of(st.none(), predictor_specs())
+clocks = st.one_of(st.none(), st.builds(ClockSpec, st.floats(1.0, 50.0), st.integers(1, 9)))
 
 
 @st.composite
@@ -81,6 +83,7 @@ def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
     frames = [draw(st.integers(1, 3))]
     for ratio in draw(st.lists(st.integers(2, 3), max_size=2)):
         frames.insert(0, frames[0] * ratio)
+    clock = draw(clocks)
     return SampleRnnSpec(
         frames=tuple(frames),
         dim=draw(widths),
@@ -90,11 +93,12 @@ def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
         embedding=draw(widths),
         skips=draw(st.sampled_from(get_args(SkipScheme))),
         learned_h0=draw(st.booleans()),
-        expand_top=draw(st.booleans()),
+        expand_top=True if clock else draw(st.booleans()),
         upsample_bias=draw(st.sampled_from(get_args(UpsampleBias))),
         hidden=draw(st.integers(1, 2)),
         relu_after_sum=draw(st.booleans()),
         predictor=draw(predictors),
+        clock=clock,
     )
 
 

@@ -27,7 +27,7 @@ from streamer.models import checkpoint
 from streamer.models.checkpoint import Checkpoint, PrecisionBits, Provenance
 from streamer.models.errors import StreamerError
 from streamer.models.quantisers import Quantiser
-from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import ClockSpec, PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 from streamer.tape import PLAY_HEAD, Tape, claim
 from streamer.voice import Voice
 
@@ -38,7 +38,12 @@ PATIENCE = 60.0
 SPECS: dict[str, Spec] = {
     "wave": WaveNetSpec(dilations=(1, 2, 4, 8), residual=8, gate=8, skip=16, output=16),
     "rnn": SampleRnnSpec(
-        (8, 2), dim=16, rnn_layers=1, embedding=8, predictor=PredictorSpec(order=8, window=64, hop=16)
+        (8, 2),
+        dim=16,
+        rnn_layers=1,
+        embedding=8,
+        predictor=PredictorSpec(order=8, window=64, hop=16),
+        clock=ClockSpec(cycle=100.0, harmonics=1),
     ),
 }
 # No amplitude is zero, so that a silent frame is never one of the tape's.

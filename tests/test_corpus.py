@@ -156,6 +156,29 @@ def test_codes_take_as_little_room_as_they_can(album: Path, levels: int, kind: t
     np.testing.assert_array_equal(made.test.codes, made.quantiser.encode(read_clip(album / "3.wav", RATE)))
 
 
+def test_of_a_clocked_corpus_whole_cycles_are_kept_silence_and_all(tmp_path: Path) -> None:
+    """So that the clock, which counts on from file to file, says the same of the same place in each."""
+    cycle = 0.3 * RATE + 0.25
+    exact, long, short = (round(n * cycle) for n in (4, 3.5, 0.9))
+    bars = [
+        np.resize(np.r_[tone(0.2), np.zeros(round(0.1 * RATE))], n) for n in (exact, exact - 1, long, short)
+    ]
+    made: list[str] = []
+    found = prepare(write(tmp_path / "loops", *bars), replace(SETTINGS, cycle=cycle), made.append)
+    assert made == [
+        f"{tmp_path / 'loops' / '3.wav'}: has {0.9 * 0.3:.2f} s: a cycle of the model's clock is 0.30 s"
+    ]
+    lengths = np.array([len(found.part(name).codes) for name in PARTS])
+    assert sum(lengths) == exact + exact - 1 + round(3 * cycle)
+    assert (np.abs(lengths - np.round(lengths / cycle) * cycle) <= 2).all()
+
+
+def test_a_clocked_corpus_needs_a_cycle_for_each_part(tmp_path: Path) -> None:
+    folder = write(tmp_path / "loops", tone(0.7), tone(0.1))
+    with pytest.raises(CorpusError, match=r"at least 0\.90 s of whole cycles are needed"):
+        prepare(folder, replace(SETTINGS, cycle=0.3 * RATE), lambda line: None)
+
+
 def test_a_quantiser_that_stretches_each_clip_is_refused(album: Path) -> None:
     with pytest.raises(CorpusError, match="'linear-mehri' needs whole clips: choose"):
         prepare(album, Settings(RATE, Quantiser(kind="linear-mehri")), pytest.fail)
@@ -222,7 +245,7 @@ def test_what_is_cached_tells_what_was_found_again(album: Path) -> None:
     assert made.quantiser == again.quantiser
 
 
-@pytest.mark.parametrize("what", ["content", "name", "rate", "quantiser", "silence"])
+@pytest.mark.parametrize("what", ["content", "name", "rate", "quantiser", "silence", "cycle"])
 def test_anything_that_matters_makes_another_corpus(album: Path, what: str) -> None:
     before, settings = prepare(album, SETTINGS, pytest.fail).key, SETTINGS
     match what:
@@ -236,6 +259,8 @@ def test_anything_that_matters_makes_another_corpus(album: Path, what: str) -> N
             settings = replace(settings, quantiser=Quantiser(preemphasis=0.5))
         case "silence":
             settings = replace(settings, longest_silence=0.1)
+        case "cycle":
+            settings = replace(settings, cycle=0.1 * RATE)
     assert prepare(album, settings, pytest.fail).key != before
 
 

@@ -75,12 +75,14 @@ def assert_equals_stepper(model: Checkpoint, codes: NDArray[np.int64], condition
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def without_predictor(spec: Spec) -> Spec:
-    return replace(spec, predictor=None)
+def plain(spec: Spec) -> Spec:
+    """Without what the ONNX step cannot compute."""
+    parts = {"predictor": None} | ({"clock": None} if isinstance(spec, SampleRnnSpec) else {})
+    return replace(spec, **parts)
 
 
 @settings(max_examples=25)
-@given(spec=st.one_of(wavenet_specs(), samplernn_specs()).map(without_predictor), seed=st.integers(0, 99))
+@given(spec=st.one_of(wavenet_specs(), samplernn_specs()).map(plain), seed=st.integers(0, 99))
 def test_any_spec_steps_as_the_compiled_stepper(spec: Spec, seed: int) -> None:
     with TemporaryDirectory() as folder:
         model = write_model(Path(folder) / "drawn.safetensors", spec, seed)

@@ -27,11 +27,12 @@ def build(spec: SampleRnnSpec, weights: Weights) -> SampleRnn:
 
 
 def inputs(spec: SampleRnnSpec, frames: int, seed: int) -> dict[str, torch.Tensor | None]:
-    """Random codes (2, F + T) and forecasts of T that many slowest frames: what `forward` takes."""
+    """Random codes (2, F + T), forecasts of T that many slowest frames, positions: what `forward` takes."""
     rng, top = np.random.default_rng(seed), spec.frames[0]
     return {
         "codes": torch.tensor(rng.integers(0, spec.levels, (2, (1 + frames) * top))),
         "forecasts": forecasts_for(spec, rng, frames * top),
+        "positions": torch.tensor([0, 1000]),
     }
 
 
@@ -59,8 +60,9 @@ def cell(spec: SampleRnnSpec, w: Weights, x: NDArray, state: NDArray) -> NDArray
 class Slow:
     """The spec read one sample at a time in float64: each tier runs when its frame is full."""
 
-    def __init__(self, spec: SampleRnnSpec, weights: Weights) -> None:
-        self.spec = spec
+    def __init__(self, spec: SampleRnnSpec, weights: Weights, position: int = 0) -> None:
+        """position: of the first code that is predicted."""
+        self.spec, self.position = spec, position
         self.w = {name: array.astype(np.float64) for name, array in weights.items()}
         rest = np.zeros((spec.rnn_layers, spec.state_width))
         self.state = [list(self.w.get(f"tier{tier}.h0", rest)) for tier in range(spec.tiers)]
@@ -81,12 +83,17 @@ class Slow:
             a = np.maximum(a @ weight + bias, 0)
         return slow_logits(spec, (a @ w["output_weight"] + w["output_bias"])[None], forecasts)[0]
 
+    def clock(self, position: int) -> NDArray:
+        angles = 2 * np.pi * position / self.spec.clock.cycle * np.arange(1, self.spec.clock.harmonics + 1)
+        return np.concatenate([np.cos(angles), np.sin(angles)]) @ self.w["clock_weight"]
+
     def run_tier(self, tier: int, codes: NDArray) -> None:
         spec, t, frame = self.spec, len(codes), self.spec.frames[tier]
         w = {k.removeprefix(f"tier{tier}."): v for k, v in self.w.items() if k.startswith(f"tier{tier}.")}
         y = 2 * (codes[t - frame :] / (spec.levels / 2) - 1)
         y = y @ w["expand_weight"] + w["expand_bias"] if spec.expands(tier) else y
         y = y + self.slots[tier - 1][t // frame % spec.slots[tier - 1]] if tier else y
+        y = y + self.clock(self.position + t - frame) if tier == 0 and spec.clock else y
         x = np.concatenate([y, y]) if spec.skips == "prism" else y
         outputs = []
         for layer in range(spec.rnn_layers):
@@ -111,7 +118,7 @@ def test_equals_the_slow_reading(spec: SampleRnnSpec, seed: int) -> None:
         logits = build(spec, weights)(**given_inputs)[0].numpy()
     for row in range(2):
         codes, forecasts = given_inputs["codes"][row].numpy(), row_of(given_inputs, row)
-        reading = Slow(spec, weights)
+        reading = Slow(spec, weights, int(given_inputs["positions"][row]))
         expected = [
             reading.logits(codes[:t], None if forecasts is None else forecasts[t - top :][:1])
             for t in range(top, len(codes))
@@ -161,16 +168,18 @@ def test_every_code_of_the_past_is_heard() -> None:
 @given(samplernn_specs(), seeds, st.integers(1, 3))
 def test_carried_state_equals_one_pass(spec: SampleRnnSpec, seed: int, first: int) -> None:
     """Training reads a sequence in pieces, each beginning with the frame before it."""
-    module, given_inputs, top = build(spec, weights_of(spec, seed)), inputs(spec, 4, seed), spec.frames[0]
-    codes, forecasts, cut = given_inputs["codes"], given_inputs["forecasts"], first * top
+    module, given_inputs = build(spec, weights_of(spec, seed)).double(), inputs(spec, 4, seed)
+    codes, forecasts, top = given_inputs["codes"], given_inputs["forecasts"], spec.frames[0]
+    forecasts, cut = None if forecasts is None else forecasts.double(), first * top
     early, late = (None, None) if forecasts is None else (forecasts[:, :cut], forecasts[:, cut:])
+    positions = given_inputs["positions"]
     with torch.no_grad():
-        whole, after_whole = module(codes, forecasts=forecasts)
-        head, state = module(codes[:, : top + cut], forecasts=early)
-        tail, after_tail = module(codes[:, cut:], state, late)
-    # Sums over another number of rows are taken in another order: 1.1e-5 was seen at logits of 0.03.
-    torch.testing.assert_close(torch.cat([head, tail], 1), whole, rtol=1e-5, atol=2e-5)
-    torch.testing.assert_close(after_tail, after_whole, rtol=1e-5, atol=1e-5)
+        whole, after_whole = module(codes, None, forecasts, positions)
+        head, state = module(codes[:, : top + cut], None, early, positions)
+        tail, after_tail = module(codes[:, cut:], state, late, positions + cut)
+    # In float64, since sums over another number of rows are taken in another order.
+    torch.testing.assert_close(torch.cat([head, tail], 1), whole, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(after_tail, after_whole, rtol=1e-9, atol=1e-9)
 
 
 @given(samplernn_specs(), seeds)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamer.models.errors import SpecError
 from streamer.models.specs import (
+    ClockSpec,
     PredictorSpec,
     SampleRnnSpec,
     Spec,
@@ -57,6 +58,7 @@ SAMPLERNN_LIMITS = [
     ("embedding", [1, 8192], [0, 8193]),
     ("hidden", [1, 2], [0, 3, True]),
     ("predictor", [None, PredictorSpec()], [0, {"order": 3}]),
+    ("clock", [None, ClockSpec(1000, 8)], [0, 1000.0, {"cycle": 1000}, PredictorSpec()]),
     (
         "cell",
         ["gru-theano", "gru-keras", "gru-torch", "lstm-theano", "lstm-keras"],
@@ -115,6 +117,29 @@ def test_every_field_of_a_predictor_is_checked(name: str, allowed: list[Any], re
         with pytest.raises(SpecError, match=f"predictor's {name} is "):
             PredictorSpec(**{name: value})
     assert {limits[0] for limits in PREDICTOR_LIMITS} == {field.name for field in fields(PredictorSpec)}
+
+
+CLOCK_LIMITS = [
+    ("cycle", [1, 22588.24, 2**31], [0.9, 2.0**31 + 1, float("nan"), float("inf"), "9", True, None]),
+    ("harmonics", [1, 1024], [0, 1025, 8.0, True, None]),
+]
+
+
+@pytest.mark.parametrize(("name", "allowed", "refused"), CLOCK_LIMITS)
+def test_every_field_of_a_clock_is_checked(name: str, allowed: list[Any], refused: list[Any]) -> None:
+    plain = {"cycle": 1000.0, "harmonics": 8}
+    for value in allowed:
+        assert getattr(ClockSpec(**plain | {name: value}), name) == value
+    for value in refused:
+        with pytest.raises(SpecError, match=f"clock's {name} is "):
+            ClockSpec(**plain | {name: value})
+    assert {limits[0] for limits in CLOCK_LIMITS} == {field.name for field in fields(ClockSpec)}
+
+
+def test_a_clock_needs_a_projected_frame_to_be_added_to() -> None:
+    assert "expand_top must be true" in refusal(
+        SampleRnnSpec, SAMPLERNN | {"clock": ClockSpec(1000, 8), "expand_top": False}
+    )
 
 
 def test_a_predictor_is_a_default_where_json_says_nothing() -> None:
@@ -176,6 +201,9 @@ def test_defaults_may_be_left_out() -> None:
         (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"predictor": [64]}, "predictor is [64]"),
         (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"predictor": {"lag": 3}}, "unknown fields: 'lag'"),
         (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"predictor": {"order": 0}}, "order is 0"),
+        (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"clock": 90}, "clock is 90"),
+        (spec_to_json(SampleRnnSpec(**SAMPLERNN)) | {"clock": {"cycle": 90}}, "incomplete"),
+        (spec_to_json(WaveNetSpec(**WAVENET)) | {"clock": None}, "unknown fields: 'clock'"),
     ],
 )
 def test_what_is_no_spec(data: object, named: str) -> None:

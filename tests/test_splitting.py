@@ -53,3 +53,14 @@ def test_one_file_a_thousand_times_longer_is_in_all_parts(place: int) -> None:
         assert sum(one.end - one.begin for one in part) >= 0.1 * sum(lengths)
     begin = sum(lengths[:place])
     assert {one.file_begin for one in parts["validation"]} == {begin}
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.floats(20.0, 999.0))
+def test_files_of_whole_cycles_are_cut_where_one_begins(cycles: list[int], cycle: float) -> None:
+    lengths = [round(count * cycle) for count in cycles]
+    parts = split(files(*lengths), cycle)
+    stretches = sorted((one for part in parts.values() for one in part), key=lambda one: (one.begin, one.end))
+    assert sum(one.end - one.begin for one in stretches) == sum(lengths)
+    for one in stretches:
+        phase = (one.begin - one.file_begin) / cycle
+        assert abs(phase - round(phase)) * cycle <= 1

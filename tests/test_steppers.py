@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dialects import DIALECTS, dialect
-from draws import predictors
+from draws import clocks, predictors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +68,7 @@ def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
     frames = [fastest]
     for ratio in draw(st.lists(st.integers(2, 4), max_size=2)):
         frames.insert(0, frames[0] * ratio)
+    clock = draw(clocks)
     return SampleRnnSpec(
         frames=tuple(frames),
         dim=draw(widths),
@@ -77,11 +78,12 @@ def samplernn_specs(draw: st.DrawFn) -> SampleRnnSpec:
         embedding=draw(st.integers(1, 20)),
         skips=draw(st.sampled_from(get_args(SkipScheme))),
         learned_h0=draw(st.booleans()),
-        expand_top=draw(st.booleans()),
+        expand_top=True if clock else draw(st.booleans()),
         upsample_bias=draw(st.sampled_from(get_args(UpsampleBias))),
         hidden=draw(st.integers(1, 2)),
         relu_after_sum=draw(st.booleans()),
         predictor=draw(predictors),
+        clock=clock,
     )
 
 

@@ -20,7 +20,7 @@ from streamer.models.checkpoint import Provenance
 from streamer.models.corpus import prepare
 from streamer.models.errors import CorpusError, SpecError, StreamerError
 from streamer.models.samplernn import SampleRnn
-from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import ClockSpec, PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 from streamer.models.training.events import Evaluated, Event, Finished, Observer, Retreated, Started, Stepped
 from streamer.models.training.loop import train
 from streamer.models.training.objective import held_out_bits
@@ -38,8 +38,11 @@ PLAN = Plan(steps=60, batch=4, length=64, learning_rate=1e-2, warmup=5, evaluate
 BOTH = pytest.mark.parametrize("spec", [WAVENET, SAMPLERNN], ids=lambda spec: spec.architecture)
 PREDICTOR = PredictorSpec(order=8, window=64, hop=16)
 PREDICTED = [replace(spec, predictor=PREDICTOR) for spec in (WAVENET, SAMPLERNN)]
+CLOCKED = replace(SAMPLERNN, clock=ClockSpec(cycle=96.5, harmonics=4))
 ALL = pytest.mark.parametrize(
-    "spec", [WAVENET, SAMPLERNN, LSTM, *PREDICTED], ids=["wavenet", "gru", "lstm", "wavenet-lp", "gru-lp"]
+    "spec",
+    [WAVENET, SAMPLERNN, LSTM, *PREDICTED, CLOCKED],
+    ids=["wavenet", "gru", "lstm", "wavenet-lp", "gru-lp", "gru-clock"],
 )
 
 

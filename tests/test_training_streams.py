@@ -72,6 +72,14 @@ def test_samplernns_sequences_walk_on_and_start_from_rest_at_the_corpuss_end() -
     assert 10 < restarts < 95
 
 
+def test_a_batch_says_where_in_the_corpus_its_predictions_begin() -> None:
+    for model in (SampleRnn(SAMPLERNN), WaveNet(WAVENET)):
+        streams = walk(model, batch=6, codes=500, from_silence=0.3, rows=slice(2, 5))
+        for _ in range(5):
+            batch, context = streams.next(model), model.spec.receptive_field
+            assert torch.equal(batch.positions, batch.codes[:, context])  # codes are their own positions
+
+
 def test_some_of_samplernns_sequences_start_from_rest_before_the_end() -> None:
     model = SampleRnn(SAMPLERNN)
     streams = walk(model, batch=200, codes=30_000, from_silence=0.25)

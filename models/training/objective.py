@@ -27,7 +27,8 @@ def loss_of(
         forecasts = batch.side[FORECASTS].to(device, non_blocking=True)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         if isinstance(model, SampleRnn):
-            logits, state = model(given, state, None if forecasts is None else forecasts[:, context:])
+            told = None if forecasts is None else forecasts[:, context:]
+            logits, state = model(given, state, told, batch.positions)
             state = [[layer.detach() for layer in tier] for tier in state]
         else:
             told = None if forecasts is None else forecasts[:, 1:]
@@ -44,7 +45,8 @@ def held_out_bits(model: Model, codes: NDArray[np.integer], length: int) -> floa
     for start in range(0, len(codes) - context - length + 1, length):
         part = slice(start, start + context + length)
         chunk = torch.from_numpy(codes[None, part].astype(np.int64))
-        loss, state = loss_of(model, Batch(chunk, chunk, {FORECASTS: forecasts[None, part]}), state, None)
+        batch = Batch(chunk, chunk, {FORECASTS: forecasts[None, part]}, torch.tensor([start + context]))
+        loss, state = loss_of(model, batch, state, None)
         total, count = total + loss.item(), count + 1
     return total / max(count, 1) / LOG2
 

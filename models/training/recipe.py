@@ -63,7 +63,7 @@ class Recipe:
     def settings(self) -> Settings:
         """What a folder of audio is made into for it."""
         quantiser = Quantiser(levels=self.spec.levels, preemphasis=self.preemphasis)
-        return Settings(self.sample_rate, quantiser, self.longest_silence)
+        return Settings(self.sample_rate, quantiser, self.longest_silence, cycle=self.spec.cycle)
 
 
 def shipped() -> dict[str, Path]:

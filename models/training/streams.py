@@ -28,6 +28,8 @@ class Batch:
     """The same as the model is given it: some codes are wrong where the plan says so."""
     side: Mapping[str, Tensor] = field(default_factory=dict)
     """(b, context + length, ...) of the part's side sequences, at the same positions."""
+    positions: Tensor | None = None
+    """(b,) where in the part that which is predicted begins; without them, at 0."""
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Streams:
         side = {name: torch.from_numpy(_cut(values, own, span)) for name, values in self.part.side.items()}
         for row in silent[self.rows].nonzero().flatten().tolist() if FORECASTS in side else []:
             side[FORECASTS][row] = forecasts_of(model.spec, codes[row].numpy())
-        return Batch(codes, self._with_errors(codes), side)
+        return Batch(codes, self._with_errors(codes), side, starts[self.rows] + self.context)
 
     def _with_errors(self, codes: Tensor) -> Tensor:
         """Codes of which some are wrong by a little, as what a model plays on from is."""
