@@ -40,7 +40,7 @@ from streamer.kernels.compiling import compiled, inner
 from streamer.kernels.nonlinear import relu, relu_sparse
 from streamer.kernels.packing import Bytes, Floats, Packing
 from streamer.kernels.simd import call_product, product_address
-from streamer.kernels.views import address, word_at
+from streamer.kernels.views import address, address_of_bytes, address_of_floats, word_at
 
 Words = NDArray[np.int64]
 
@@ -174,7 +174,8 @@ def _multiply(
     active: int,
 ) -> None:
     a = _OFFER
-    crew[a], crew[a + 1], crew[a + 2], crew[a + 3] = address(out), address(bias), address(matrix), address(x)
+    crew[a], crew[a + 1] = address_of_floats(out), address_of_floats(bias)
+    crew[a + 2], crew[a + 3] = address_of_bytes(matrix), address_of_floats(x)
     crew[a + 4], crew[a + 5], crew[a + 6], crew[a + 7] = count, bias_step, rows, active
     if crew[THREADS] == 1 or word_at(address(matrix) + _SIZE_BYTE) < _SHARED_BYTES:
         call_product(crew[PRODUCT], address(crew) + 8 * _OFFER, 0, 1)

@@ -3,7 +3,8 @@
     borrowed(values)                the same array, or a NamedTuple of arrays
     span(values, start, length)     values[start : start + length]
     tail(values, start)             values[start:]
-    address(values)                 where the first element is, as a whole number
+    address(values)                 where the first element is, as a whole number; address_of_floats and
+                                    address_of_bytes take no others
     word_at(place)                  the int64 at an address
 
 Unchecked, and none holds a reference: `values` must keep the memory alive. A kernel borrows its weights and
@@ -84,16 +85,25 @@ def tail(typing_context: Any, values: Any, start: Any) -> Any:
     return values(values, types.intp), codegen
 
 
-@intrinsic
-def address(typing_context: Any, values: Any) -> Any:
-    """Where an array begins."""
-    check_arrays((values,), *_ELEMENTS)
+def _address_of(*elements: Any) -> Any:
+    """The address of arrays of these elements; the compiler refuses others."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.ptrtoint(array.data, INDEX)
+    @intrinsic
+    def address(typing_context: Any, values: Any) -> Any:
+        check_arrays((values,), *elements)
 
-    return types.int64(values), codegen
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            return builder.ptrtoint(array.data, INDEX)
+
+        return types.int64(values), codegen
+
+    return address
+
+
+address = _address_of(*_ELEMENTS)
+address_of_floats = _address_of(types.float32)
+address_of_bytes = _address_of(types.uint8)
 
 
 @intrinsic

@@ -235,7 +235,8 @@ def test_parts_of_an_array():
 
 
 @pytest.mark.parametrize(
-    "weight", [np.zeros(256, np.int16), np.zeros((16, 16), np.uint8), np.zeros(512, np.uint8)[::2]]
+    "weight",
+    [np.zeros(256), np.zeros(256, np.int16), np.zeros((16, 16), np.uint8), np.zeros(512, np.uint8)[::2]],
 )
 def test_other_arrays_are_refused(weight):
     with pytest.raises(TypeError, match="kernels take 1-D C-contiguous arrays of"):
