@@ -169,7 +169,8 @@ def _open(folder: Path, key: str, rate: int) -> Corpus:
 
 
 def _key(folder: Path, paths: list[Path], settings: Settings) -> str:
-    described = asdict(settings) | {"format": _FORMAT}
+    described = {name: value for name, value in asdict(settings).items() if value is not None}
+    described["format"] = _FORMAT
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for path in paths:
         digest.update(b"\n" + os.fsencode(path.relative_to(folder)) + b"\n")

@@ -360,6 +360,16 @@ def test_a_run_folder_is_not_gone_on_with_by_another_recipe(
         run(tones, replace(made, **change), tmp_path / "run")
 
 
+def test_a_run_that_is_older_than_a_field_of_the_spec_goes_on(tones: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(tones, recipe(SAMPLERNN, steps=20), out)
+    described = json.loads((out / "run.json").read_text())
+    del described["recipe"]["spec"]["clock"]
+    (out / "run.json").write_text(json.dumps(described))
+    run(tones, recipe(SAMPLERNN, steps=40), out)
+    assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [20, 40]
+
+
 def test_a_run_folder_is_not_gone_on_with_on_other_audio(tones: Path, tmp_path: Path) -> None:
     run(tones, recipe(WAVENET, steps=20), tmp_path / "run")
     with pytest.raises(SpecError, match="trained with other audio"):

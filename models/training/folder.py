@@ -34,7 +34,7 @@ from streamer.models.corpus import Corpus
 from streamer.models.errors import SpecError, StreamerError
 from streamer.models.quantisers import quantiser_to_json
 from streamer.models.samplernn import SampleRnn, State
-from streamer.models.specs import spec_to_json
+from streamer.models.specs import Spec, spec_from_json, spec_to_json
 from streamer.models.splitting import PARTS
 from streamer.models.training.events import Evaluated
 from streamer.models.training.parallel import World
@@ -74,14 +74,27 @@ def check_same(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
     if not (folder / RESUME).exists():
         return
     before, now = read_description(folder), _description(recipe, corpus)
+    if not _is_spec(_at(before, ("recipe", "spec")), recipe.spec):
+        raise SpecError(_trained_with(folder, "another model"))
     for what, keys in (
-        ("another model", ("recipe", "spec")),
         ("another sample rate", ("recipe", "sample_rate")),
         ("other audio, pre-emphasis or longest_silence", ("corpus", "key")),
         ("another batch", ("recipe", "plan", "batch")),
     ):
         if _at(before, keys) != _at(now, keys):
-            raise SpecError(f"{folder} was trained with {what}: choose another run folder, or delete it")
+            raise SpecError(_trained_with(folder, what))
+
+
+def _is_spec(described: Any, spec: Spec) -> bool:
+    """Whether JSON says this spec; what an older run does not say is as it always was."""
+    try:
+        return spec_from_json(described) == spec
+    except SpecError:
+        return False
+
+
+def _trained_with(folder: Path, what: str) -> str:
+    return f"{folder} was trained with {what}: choose another run folder, or delete it"
 
 
 def _at(described: Any, keys: tuple[str, ...]) -> Any:
