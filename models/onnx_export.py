@@ -45,7 +45,6 @@ def build(model: Checkpoint) -> ModelProto:
     """Return a model as ONNX; raise `StreamerError` if it cannot be one."""
     spec = model.spec
     require(spec.predictor is None, "its spec has a predictor, which the ONNX step cannot compute")
-    require(spec.cycle is None, "its spec has a clock, which the ONNX step cannot compute")
     graph = Graph()
     if isinstance(spec, WaveNetSpec):
         logits, state = wavenet_step(graph, spec, model.tensors)

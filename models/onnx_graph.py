@@ -50,6 +50,12 @@ class Graph:
         """Keep a number (float32, or int64 if it is whole in Python)."""
         return self.weight(np.array(value), "number")
 
+    def exact(self, value: float) -> Name:
+        """Keep a number as float64."""
+        unique = f"exact.{next(self._numbers)}"
+        self.weights[unique] = np.array(value, np.float64)
+        return unique
+
     def affine(self, x: Name, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None) -> Name:
         """``x @ weight + bias``, the bias where there is one."""
         product = self.op("MatMul", x, self.weight(weight, "weight"))

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import tau
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from streamer.models.onnx_graph import Graph, GraphBranch, Name
-from streamer.models.specs import GATES, SampleRnnSpec, WaveNetSpec
+from streamer.models.specs import GATES, ClockSpec, SampleRnnSpec, WaveNetSpec
 
 Tensors: TypeAlias = "Mapping[str, NDArray[np.float32]]"
 
@@ -173,11 +175,24 @@ def _tier(
         y = now.affine(y, own["expand_weight"], own["expand_bias"])
     if above is not None:
         y = now.op("Add", y, _slot(now, above, frame, spec.slots[tier - 1]))
+    if tier == 0 and spec.clock:
+        y = now.op("Add", y, now.affine(_told(now, spec.clock), tensors["clock_weight"]))
     ran = _run_layers(now, spec, own, y, f"tier{tier}.rnn")
     kept = [later.op("Identity", name) for name in initial]
     like = list(initial.values())
     after = graph.choose(due, GraphBranch(now, ran, like), GraphBranch(later, kept, like))
     return {name: Held(array, result) for (name, array), result in zip(initial.items(), after, strict=True)}
+
+
+def _told(graph: Graph, clock: ClockSpec) -> Name:
+    """What a clock tells at the position (1, 2 H); turns are counted in float64, since positions grow."""
+    turns = graph.op("Div", graph.op("Cast", POSITION, to=TensorProto.DOUBLE), graph.exact(clock.cycle))
+    harmonics = graph.weight(np.arange(1, clock.harmonics + 1))
+    turns = graph.op("Mul", turns, graph.op("Cast", harmonics, to=TensorProto.DOUBLE))
+    part = graph.op("Cast", graph.op("Sub", turns, graph.op("Floor", turns)), to=TensorProto.FLOAT)
+    angles = graph.op("Mul", part, graph.number(tau))
+    told = graph.op("Concat", graph.op("Cos", angles), graph.op("Sin", angles), axis=0)
+    return graph.shaped(told, 1, 2 * clock.harmonics)
 
 
 def _under(tensors: Tensors, prefix: str) -> Tensors:

@@ -64,6 +64,8 @@ residual = 8
 gate = 8
 skip = 8
 output = 8
+[model.predictor]
+order = 8
 [train]
 steps = 1
 batch = 2
@@ -72,6 +74,7 @@ length = 256
 
 
 def test_both_ways_are_measured_in_the_same_samples(tmp_path: Path) -> None:
+    """Without the predictor, of which the plain form has none."""
     (tmp_path / "tiny.toml").write_text(RECIPE)
     found = training_speed.measure(str(tmp_path / "tiny.toml"), torch.device("cpu"), rounds=1)
     assert found.threads == torch.get_num_threads()
