@@ -92,7 +92,7 @@ def _command(
 
 
 def _add_play(commands: Any) -> None:
-    example = "streamer play lead-guitar --device usb --temperature 0.9"
+    example = "streamer play techno --device usb --temperature 0.9"
     parser = _command(
         commands, "play", _play, "Play a model on a sound device, controlled over OSC.", example
     )
@@ -136,7 +136,7 @@ def _add_playing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_render(commands: Any) -> None:
-    example = "streamer render out.flac --model lead-guitar --seconds 60 --seed 7"
+    example = "streamer render out.flac --model techno --seconds 60 --seed 7"
     parser = _command(commands, "render", _render, "Write what a model plays to a WAV or FLAC file.", example)
     parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .wav or .flac")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, or a model file")
@@ -168,7 +168,7 @@ def _add_devices(commands: Any) -> None:
 
 def _add_doctor(commands: Any) -> None:
     about = "Measure this machine and say whether, and how safely, a model will play on it."
-    parser = _command(commands, "doctor", _doctor, about, "streamer doctor lead-guitar")
+    parser = _command(commands, "doctor", _doctor, about, "streamer doctor techno")
     parser.add_argument(
         "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="a name, or a model file"
     )
@@ -255,7 +255,7 @@ def _add_price(commands: Any) -> None:
 
 def _add_export(commands: Any) -> None:
     about = "Write one step of a model as ONNX, for other programs (docs/export.md)."
-    parser = _command(commands, "export", _export, about, "streamer export lead-guitar lead-guitar.onnx")
+    parser = _command(commands, "export", _export, about, "streamer export techno techno.onnx")
     parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
     parser.add_argument("out", type=Path, metavar="OUT", help="a file that ends in .onnx")
 
@@ -265,7 +265,7 @@ def _add_eval(commands: Any) -> None:
         "Measure how well a model knows what its corpus holds back, and let it play for long, watched over. "
         "Exit code 1 where it falls silent, clips, drifts, hisses or loops."
     )
-    parser = _command(commands, "eval", _eval, about, "streamer eval lead-guitar corpora/lead-guitar")
+    parser = _command(commands, "eval", _eval, about, "streamer eval techno corpora/techno")
     parser.add_argument("model", metavar="MODEL", help="a name, or a model file")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the audio that it was trained on")
     parser.add_argument("--minutes", type=_positive(float), default=3.0, help="at each temperature; 3")
@@ -302,7 +302,7 @@ def _add_bench(commands: Any) -> None:
         "Measure the steppers' speed beside torch, with cached state and without; after latency, how soon a "
         "cue is heard; after soak, what a long storm of cues costs; after training, how fast recipes train."
     )
-    example = "streamer bench lead-guitar --json; streamer bench latency lead-guitar"
+    example = "streamer bench techno --json; streamer bench latency techno"
     parser = _command(commands, "bench", _bench, about, example)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="names, files or shapes; all by default")
     parser.add_argument(

@@ -3,7 +3,7 @@
 An `Engine` is played by whoever asks its mixer for sound: a device (`streamer.audio`) or a file
 (`streamer.render`). It knows nothing of OSC or screens; the command line connects those.
 
-    engine = Engine("lead-guitar", checkpoint, models, rate=48_000, channels=2)
+    engine = Engine("techno", checkpoint, models, rate=48_000, channels=2)
     engine.start()
     engine.perform([Cue(1, "temperature", 0.9)])
     engine.close()

@@ -90,14 +90,16 @@ def run(options: argparse.Namespace) -> Evaluation:
     say_if_compiling(model.spec.architecture, say_aside)
     with ended_by_ctrl_c():
         known = knowledge(name, model, corpus, lambda step: say_aside(f"Measuring {step} ..."))
-        learned = listen_to_corpus(corpus)
+        learned = listen_to_corpus(corpus, model.spec.cycle)
     takes, watches = [], {"corpus": learned}
     for temperature in options.temperatures or around(model.provenance.temperature):
         title = f"temperature {temperature:g}"
         with ended_by_ctrl_c():
             voice = solo.new_soloist(name, model, temperature, options.seed, options.precision)
         with progress_bar(title, seconds) as progress:
-            take, watches[title] = watch_over(voice, temperature, seconds, learned, progress)
+            take, watches[title] = watch_over(
+                voice, temperature, seconds, learned, progress, model.spec.cycle
+            )
         takes.append(take)
     if options.plot is not None:
         pictures.write(options.plot, pictures.stability(watches, model.sample_rate))
@@ -130,11 +132,16 @@ def knowledge(name: str, model: Checkpoint, corpus: Corpus, tell: Callable[[str]
 
 
 def watch_over(
-    voice: Voice, temperature: float, seconds: float, learned: Watch, progress: Callable[[float], None]
+    voice: Voice,
+    temperature: float,
+    seconds: float,
+    learned: Watch,
+    progress: Callable[[float], None],
+    cycle: float | None = None,
 ) -> tuple[Take, Watch]:
-    """Let a voice play for so long, and compare it with what it has learned."""
+    """Let a voice play for so long, and compare it with what it has learned. cycle: of its model's clock."""
     began = time.perf_counter()
-    watch = listen(voice.tape.rate, solo.blocks(voice, seconds), progress)
+    watch = listen(voice.tape.rate, solo.blocks(voice, seconds), progress, cycle)
     factor = seconds / (time.perf_counter() - began)
     found = watch.findings()
     return Take(temperature, round(factor, 2), found, tuple(faults(found, learned.findings()))), watch
@@ -143,7 +150,7 @@ def watch_over(
 # --- to read ------------------------------------------------------------------------------------------------
 
 BITS_COLUMNS = ("predictor", "bits a sample", "against fp32")
-SOUND_COLUMNS = ("sound", "level dB", "spread dB", "centroid Hz", "flatness", "pitched")
+SOUND_COLUMNS = ("sound", "level dB", "spread dB", "centroid Hz", "flatness", "pitched", "in time")
 WATCHED_COLUMNS = ("longest, or worst", "silent s", "clipped", "DC", "noise s", "stuck s", "x real time")
 
 
@@ -163,8 +170,9 @@ def sound_rows(found: Evaluation) -> list[dict[str, str]]:
             SOUND_COLUMNS,
             *(name, f"{sound.level_dbfs:.1f}", f"{sound.level_spread_db:.1f}"),
             *(f"{sound.centroid_hz:.0f}", f"{sound.flatness:.4f}", f"{sound.pitchedness:.2f}"),
+            "" if beat is None else f"{beat:.2f}",
         )
-        for name, sound in ((name, findings.sound) for name, findings, _ in _all(found))
+        for name, sound, beat in ((name, each.sound, each.in_time) for name, each, _ in _all(found))
     ]
 
 

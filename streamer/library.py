@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from streamer.models import checkpoint, library
 from streamer.models.checkpoint import Checkpoint
 
-DEFAULT_MODEL = "lead-guitar"
+DEFAULT_MODEL = "techno"
 
 
 class Library:

@@ -1,4 +1,4 @@
-"""Shapes that other systems' models have, and random weights for them: speed needs no more."""
+"""Shapes that other systems' models and a preset have, and random weights for them: speed needs no more."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def _prism(dim: int) -> SampleRnnSpec:
 SHAPES: dict[str, Spec] = {
     "wavenet-nv": WaveNetSpec(_DILATIONS * 2, residual=64, gate=64, skip=256, output=256),
     "wavenet-ibab": WaveNetSpec(_DILATIONS * 5, residual=32, gate=32, skip=512, output=512, input_kernel=2),
+    "samplernn-laptop-16k": SampleRnnSpec(frames=(256, 64, 8), dim=256, rnn_layers=1, embedding=64),
     "samplernn-prism-256": _prism(256),
     "samplernn-prism-512": _prism(512),
     "samplernn-prism-1024": _prism(1024),

@@ -17,6 +17,7 @@ from streamer.frames import Framer, LongestRun, Samples
 from streamer.loops import LoopFinder
 from streamer.models.corpus import Corpus
 from streamer.models.silence import FRAME_SECONDS, SILENCE_DBFS, silent_frames
+from streamer.rhythm import Rhythm
 
 LONGEST_SILENCE = 5.0
 """Seconds."""
@@ -55,6 +56,8 @@ class Findings:
     """Of the longest; 0 where it holds one sound."""
     loop_share: float
     """Of the whole, all loops together."""
+    in_time: float | None
+    """Of the spectrum's changes, the share that the place in the clock's cycle explains; None without one."""
     sound: Sound
 
 
@@ -63,13 +66,15 @@ class Watch:
 
     Args:
         rate: Hz.
+        cycle: of the model's clock, in samples, if it has one.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, cycle: float | None = None) -> None:
         self._rate, self._seen, self._clipped = rate, 0, 0
         self.clip = np.zeros(0, np.float32)
         """Its beginning, to be drawn and heard."""
         self.ear, self.loops = Ear(rate), LoopFinder(rate)
+        self.rhythm = Rhythm(rate, cycle) if cycle else None
         self._quiet_frames = Framer(round(FRAME_SECONDS * rate), round(FRAME_SECONDS * rate))
         self._quiet, self._white = LongestRun(), LongestRun()
         self._dc = _Dc(round(_DC_SECONDS * rate))
@@ -86,6 +91,8 @@ class Watch:
         level, flatness = self.ear.push(samples)
         self._white.push((level > SILENCE_DBFS) & (flatness > _WHITE))
         self.loops.push(samples)
+        if self.rhythm:
+            self.rhythm.push(samples)
 
     @property
     def seconds(self) -> float:
@@ -106,6 +113,7 @@ class Watch:
             loop_begin=longest.begin,
             loop_period=longest.period,
             loop_share=stuck / seconds if seconds else 0.0,
+            in_time=self.rhythm.in_time() if self.rhythm else None,
             sound=self.ear.sound(),
         )
 
@@ -132,21 +140,27 @@ class _Dc:
         return self._worst or self._total / max(1, self._count)
 
 
-def listen(rate: int, blocks: Iterable[Samples], progress: Callable[[float], None] = lambda _: None) -> Watch:
-    """Hear blocks (T,) to their end. progress: told the seconds that were heard so far."""
-    watch = Watch(rate)
+def listen(
+    rate: int,
+    blocks: Iterable[Samples],
+    progress: Callable[[float], None] = lambda _: None,
+    cycle: float | None = None,
+) -> Watch:
+    """Hear blocks (T,) to their end. progress: told the seconds heard so far. cycle: see `Watch`."""
+    watch = Watch(rate, cycle)
     for block in blocks:
         watch.push(block)
         progress(watch.seconds)
     return watch
 
 
-def listen_to_corpus(corpus: Corpus) -> Watch:
-    """Hear what a model learns from, its first ten minutes, as the model's codes have it."""
+def listen_to_corpus(corpus: Corpus, cycle: float | None = None) -> Watch:
+    """Hear the first ten minutes of what a model learns from, as its codes have it. cycle: see `Watch`."""
     codes = corpus.training.codes[: round(CORPUS_SECONDS * corpus.sample_rate)]
     samples = corpus.quantiser.decode(codes).astype(np.float32)
     starts = range(0, len(samples), corpus.sample_rate)
-    return listen(corpus.sample_rate, (samples[start : start + corpus.sample_rate] for start in starts))
+    blocks = (samples[start : start + corpus.sample_rate] for start in starts)
+    return listen(corpus.sample_rate, blocks, cycle=cycle)
 
 
 def faults(found: Findings, corpus: Findings) -> list[str]:

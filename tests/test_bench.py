@@ -239,7 +239,7 @@ def test_unknown_model_is_an_error_before_anything_is_measured(model: str) -> No
 
 
 def test_default_is_what_ships_and_all_shapes() -> None:
-    assert bench.default_names() == ["lead-guitar", "voice-it", *SHAPES]
+    assert bench.default_names() == ["metal", "techno", "voice-it", "voice-ru", *SHAPES]
 
 
 # --- the command --------------------------------------------------------------------------------------------

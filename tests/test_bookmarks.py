@@ -17,7 +17,7 @@ from streamer.models import container
 from streamer.models.errors import StreamerError
 
 MOMENT = Moment(
-    model="lead-guitar",
+    model="techno",
     hash="0123456789abcdef" * 4,
     memory={
         "codes": np.arange(300, dtype=np.int64),

@@ -54,8 +54,20 @@ def test_it_says_what_was_measured(corpus: Path, model: Path, capsys: pytest.Cap
     assert found["knowledge"]["lpc32"] < found["knowledge"]["unigram"]
     assert [take["temperature"] for take in found["takes"]] == [0.5, 1.0]
     assert all(take["findings"]["seconds"] == pytest.approx(6) for take in found["takes"])
+    assert all(take["findings"]["in_time"] is None for take in found["takes"])  # it has no clock
     assert "broken.wav" in aside[0]
     assert code == (1 if found["takes"][1]["faults"] else 0)
+
+
+def test_a_model_with_a_clock_is_told_whether_it_keeps_time(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model.safetensors", SPECS["rnn"], RATE)
+    arguments = (tmp_path / "model.safetensors", corpus, "--minutes", 0.1, "--temperatures", "1")
+    found = evaluated(capsys, *arguments)[1]
+    assert -0.2 < found["takes"][0]["findings"]["in_time"] < 1
+    main(["eval", *map(str, arguments)])
+    assert "in time" in capsys.readouterr().out
 
 
 def test_what_is_watched_is_what_is_rendered(model: Path, tmp_path: Path) -> None:

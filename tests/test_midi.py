@@ -150,7 +150,7 @@ def test_what_cannot_be_bound_is_refused(binding: tuple[Any, ...], text: str) ->
 def test_bindings_survive_their_file() -> None:
     bindings = (
         Binding("control_change", 1, 7, 1, "gain"),
-        Binding("program_change", 16, 0, 16, "model", "lead-guitar"),
+        Binding("program_change", 16, 0, 16, "model", "techno"),
         Binding("note", 10, 36, 3, "bookmark", "l’aube"),
     )
     assert from_json(to_json(bindings)) == bindings

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from streamer.models.specs import WaveNetSpec
+from streamer.models.training.recipe import find_recipe, read_recipe
 from streamer.shapes import SHAPES, random_weights
 
 
@@ -27,6 +28,10 @@ def test_prisms_shape_comes_in_three_widths() -> None:
         shape = SHAPES[f"samplernn-prism-{dim}"]
         assert not isinstance(shape, WaveNetSpec)
         assert (shape.dim, shape.slots, shape.rnn_layers) == (dim, (4, 16), 4)
+
+
+def test_the_preset_for_laptops_is_measured() -> None:
+    assert read_recipe(find_recipe("laptop-16k")).spec == SHAPES["samplernn-laptop-16k"]
 
 
 def test_random_weights_have_every_name_and_repeat_by_seed() -> None:

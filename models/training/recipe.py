@@ -81,10 +81,10 @@ def find_recipe(name: str) -> Path:
 
 _TABLES: dict[str, tuple[str, ...] | None] = {
     "source": ("package", "version", "sha256", "root", "files", "license", "attribution"),
-    "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "stems", "parts"),
+    "corpus": ("sample_rate", "longest_silence", "file_seconds", "skip", "stems", "parts", "peak"),
     "quantiser": ("preemphasis",),
     "train": tuple(item.name for item in fields(Plan)),
-    "shipped": ("temperature",),
+    "shipped": ("temperature", "weights"),
     "model": None,
 }
 """A recipe's tables and their keys; those of a model are its spec's. What scripts/fetch-corpus reads is known
