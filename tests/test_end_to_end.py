@@ -602,7 +602,7 @@ def test_what_cannot_be_played_is_one_line_and_exit_code_2(stage: Stage) -> None
         for arguments, remedy in (
             (["wave", "--osc-port", port], "--osc-port"),
             (["wave", "--device", "moog"], "recorder"),
-            (["flute"], "rnn, torn"),
+            (["flute"], "rnn, techno, torn"),
             (["torn"], "truncated"),
             ([str(stage.models / "none.safetensors")], "no such file"),
             (["wave", "--rate", "12345"], "16000 Hz"),
