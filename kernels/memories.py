@@ -78,6 +78,13 @@ def _slot(state: SampleRnnState, frame: int) -> NDArray[np.float32]:
     return slot
 
 
+def begin(spec: Spec, state: State, position: int) -> None:
+    """Have a state of rest stand before a position: of a SampleRNN, where a slowest frame begins."""
+    state.position[0] = state.earliest[0] = position
+    if isinstance(state, SampleRnnState):
+        _slot(state, position // spec.receptive_field)[:] = np.concatenate([state.h, state.c])
+
+
 def restore(
     spec: Spec, weights: Weights, state: State, crew: Words, memory: Mapping[str, NDArray[Any]]
 ) -> None:

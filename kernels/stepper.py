@@ -148,9 +148,13 @@ class Stepper:
         """End the threads that help; the stepper is of no more use."""
         self._end()
 
-    def reset(self) -> None:
-        """Go back to rest, before any code; the condition stays."""
+    def reset(self, position: int = 0) -> None:
+        """Go back to rest, before any code; the condition stays.
+
+        position: of the next code, by which a clock goes; of a SampleRNN, a multiple of its slowest frame.
+        """
         dispatch.reset(self.weights, self.state)
+        memories.begin(self.spec, self.state, position)
 
     def precede(self, codes: ArrayLike) -> None:
         """At rest, have codes (T,) lie before the first one, in place of what the spec says is there.

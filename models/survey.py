@@ -30,7 +30,7 @@ class Finding:
     channels: int = 1
     frames: int = 0
     kept: int = 0
-    """Samples at the corpus's rate that are trained on: the rest was silence."""
+    """Samples at the corpus's rate that are trained on; the rest is left out."""
     clipped: int = 0
     """Samples at full scale, of all channels."""
     total: float = 0.0
@@ -73,7 +73,7 @@ class Survey:
     seconds: float
     """Of all of them, as they are."""
     kept_seconds: float
-    """Without the silence that is cut."""
+    """Without what is left out: silence or, for a model with a clock, what is no whole cycle."""
     rates: dict[str, float] = field(default_factory=dict)
     """Seconds at each rate (Hz) and number of channels."""
     clipped: dict[str, float] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Survey:
         """What a musician should know before training, most important first."""
         kinds = ", ".join(f"{_clock(seconds)} {kind}" for kind, seconds in self.rates.items())
         cut = self.seconds - self.kept_seconds
-        found = f"{self.files} files, {_clock(self.seconds)} ({kinds}); {_clock(cut)} of silence is cut"
+        found = f"{self.files} files, {_clock(self.seconds)} ({kinds}); {_clock(cut)} is left out"
         worst = [
             _worst("clipped samples", self.clipped, "turn the recording down if you still can"),
             _worst("a DC offset", self.dc, "a high-pass filter at 20 Hz removes it"),

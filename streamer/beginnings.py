@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.bookmarks import Moment
 from streamer.models.checkpoint import Checkpoint
-from streamer.models.specs import Spec, WaveNetSpec
+from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
 from streamer.priming import to_codes
 from streamer.voice import HISTORY, Start, Voice
 
@@ -40,12 +40,19 @@ def from_codes(codes: NDArray[np.int64], checkpoint: Checkpoint) -> Start:
 def from_voice(source: Voice, position: int, take: int) -> Start:
     """Go on from a position on the tape of another voice of this model, otherwise than it did."""
     spec, rate = source.checkpoint.spec, source.tape.rate
-    first = max(source.tape.oldest, position - round(HISTORY * rate))
+    oldest = max(source.tape.oldest, position - round(HISTORY * rate))
+    codes = source.codes(position, _remembered(spec, rate))
+    first = 0
+    if isinstance(spec, SampleRnnSpec):  # from where a frame began: frames and clock go on as they were
+        first = position + source.ahead - len(codes)
+        lost = -first % spec.frames[0]
+        codes, first = codes[lost:], first + lost
     return Start(
-        codes=source.codes(position, _remembered(spec, rate)),
-        tail=source.tape.read(first, position - first),
+        codes=codes,
+        tail=source.tape.read(oldest, position - oldest),
         position=position,
         take=take,
+        first=first,
     )
 
 

@@ -37,9 +37,9 @@ def write(run: Path) -> Path:
     """Write a run's report and return where; raise `StreamerError` where there is nothing to report."""
     pictures.need_matplotlib()
     model, log, plan = checkpoint.read_header(run / BEST), log_of(run), recipe_of(run)["plan"]
-    learned = _watch(_read_sound(run / moments.FOLDER / moments.CORPUS), model.sample_rate)
+    learned = _watch(_read_sound(run / moments.FOLDER / moments.CORPUS), model.sample_rate, model.spec.cycle)
     sound, rate = moments.play(run / BEST, SECONDS, PATIENCE)
-    played = _watch(sound, rate)
+    played = _watch(sound, rate, model.spec.cycle)
     body = [
         f"<h1>{html.escape(model.provenance.title or run.name)}</h1>",
         f"<p>Play it: {_command('play', run / BEST)}</p>",
@@ -76,8 +76,8 @@ def _read_sound(path: Path) -> Samples:
         raise StreamerError(f"{path}: cannot be read ({error}); go on training, which writes it") from None
 
 
-def _watch(samples: Samples, rate: int) -> Watch:
-    return listen(rate, np.array_split(samples, max(1, len(samples) // rate)))
+def _watch(samples: Samples, rate: int, cycle: float | None) -> Watch:
+    return listen(rate, np.array_split(samples, max(1, len(samples) // rate)), cycle=cycle)
 
 
 # --- parts of the page --------------------------------------------------------------------------------------
@@ -116,6 +116,8 @@ def _comparison(played: Findings, learned: Findings) -> str:
         "pitchedness": "{0.pitchedness:.2f}",
     }
     rows = {name: (form.format(learned.sound), form.format(played.sound)) for name, form in kept.items()}
+    if learned.in_time is not None and played.in_time is not None:
+        rows["in time with the clock"] = (f"{learned.in_time:.2f}", f"{played.in_time:.2f}")
     return _table({"": ("corpus", "model"), **rows})
 
 

@@ -94,7 +94,8 @@ def _tier_weights(spec: SampleRnnSpec, tier: int) -> int:
     inputs[0] //= doubled
     expanding = spec.frames[tier] * spec.dim if spec.expands(tier) else 0
     skips = spec.rnn_layers * spec.dim**2 if spec.skips != "none" else 0
-    return expanding + skips + sum((width + spec.dim) * spec.gates * spec.dim for width in inputs)
+    clock = 2 * spec.clock.harmonics * spec.dim if spec.clock and tier == 0 else 0
+    return expanding + clock + skips + sum((width + spec.dim) * spec.gates * spec.dim for width in inputs)
 
 
 # --- the machine --------------------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ class Start:
         memory: of a `Stepper` of this model, for exactly the state that it had.
         position: of the first new sample, which keys its randomness.
         take: tells the continuations of one moment apart.
+        first: the model's own position of the first of `codes`, by which its clock goes; of a SampleRNN, a
+            multiple of its slowest frame.
     """
 
     codes: Codes = field(default_factory=_no_codes)
@@ -94,6 +96,7 @@ class Start:
     memory: Memory | None = None
     position: int = 0
     take: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +195,11 @@ class Voice:
 
     def _begin(self, start: Start) -> None:
         """Bring the model and the tape to where they go on."""
+        self._bring(start)
+        self.ahead = self._stepper.position - start.position
+        """How far the model's own positions are ahead of the tape's."""
+
+    def _bring(self, start: Start) -> None:
         self.tape.lay_before(start.tail)
         known = start.codes[-self.tape.capacity // 2 :]
         places = np.arange(start.position - len(known), start.position) & (self.tape.capacity - 1)
@@ -208,6 +216,7 @@ class Voice:
             )
             self._stepper.feed(np.concatenate([silence, start.codes]))
         else:
+            self._stepper.reset(start.first)
             self._stepper.feed(start.codes)
 
     @property

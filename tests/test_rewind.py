@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 from streamer.kernels.compiling import compiled
 from streamer.kernels.dispatch import rewind
 from streamer.kernels.stepper import Stepper
-from streamer.models.specs import PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import ClockSpec, PredictorSpec, SampleRnnSpec, Spec, WaveNetSpec
 
 AFTER = 30
 SMALL_WAVENET = WaveNetSpec((1, 2, 4, 8), 12, 20, 18, 33, levels=50, input_kernel=2)
@@ -201,6 +201,26 @@ def test_what_follows_a_memory_can_be_taken_back(
     straight.rewind(straight.position - min(back, more))
     case.feed(model, codes[position : straight.position])
     case.assert_same(straight, model)
+
+
+@pytest.mark.parametrize(
+    "spec", [SMALL_SAMPLERNN, replace(SMALL_SAMPLERNN, predictor=PREDICTOR, cell="lstm-keras")]
+)
+def test_a_clock_is_right_after_years(spec: Spec) -> None:
+    """Whole cycles later all is the same, rewound too; another part of a cycle later it is not."""
+    cycle = 2 * 12.0  # whole frames, and whole hops of the predictor
+    case = Case(replace(spec, clock=ClockSpec(cycle, 3)), 9)
+    codes, found = case.codes(60), []
+    for begin in (0, 24, 24 * 10**11, 12):
+        model = case.stepper(slack=40)
+        model.reset(begin)
+        assert (model.position, model.earliest) == (begin, begin)
+        case.logits(model, codes)
+        model.rewind(begin + 31)
+        found.append(case.logits(model, codes[31:]))
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+    assert not np.allclose(found[0], found[3], atol=1e-3)
 
 
 @pytest.mark.parametrize(

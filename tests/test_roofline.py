@@ -9,7 +9,7 @@ from streamer import ceilings, roofline
 from streamer.ceilings import GRAIN
 from streamer.kernels.stepper import Stepper
 from streamer.kernels.wavenet import AHEAD
-from streamer.models.specs import SampleRnnSpec, Spec, WaveNetSpec
+from streamer.models.specs import ClockSpec, SampleRnnSpec, Spec, WaveNetSpec
 from streamer.roofline import Part, Roofline, multiply_adds, parts
 
 WAVENET = WaveNetSpec((1, 4, 16), residual=16, gate=32, skip=48, output=64, levels=80, input_kernel=2)
@@ -48,6 +48,7 @@ def test_samplernn_reads_a_tier_when_its_frame_is_due() -> None:
         ({"cell": "lstm-keras"}, (1 / 8 + 1 / 2) * 2 * (16 + 16) * 16),
         ({"skips": "prism"}, (1 / 8 + 1 / 2) * 2 * 16 * 16),
         ({"skips": "mehri"}, (1 / 8 + 1 / 2) * (2 * 16 * 16 + 16 * 3 * 16)),
+        ({"clock": ClockSpec(1000, 5)}, 1 / 8 * 2 * 5 * 16),
         ({"expand_top": False}, 1 / 8 * (8 * 3 * 16 - 8 * 16 - 16 * 3 * 16)),
     ],
 )

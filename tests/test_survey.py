@@ -28,7 +28,7 @@ def test_hours_rates_channels_and_silence_are_told(tmp_path: Path) -> None:
     assert found.kept_seconds == pytest.approx(11, abs=0.02)
     assert found.rates == {"at 16000 Hz, mono": 8, "at 44100 Hz, stereo": 4}
     assert found.lines() == [
-        "5 files, 12.0 s (8.0 s at 16000 Hz, mono, 4.0 s at 44100 Hz, stereo); 1.0 s of silence is cut"
+        "5 files, 12.0 s (8.0 s at 16000 Hz, mono, 4.0 s at 44100 Hz, stereo); 1.0 s is left out"
     ]
 
 

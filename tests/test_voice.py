@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from playing import LIVE, MODEL_RATE, SPECS, new_voice, play, save_model, tape_of, wait_for
 
+from streamer import beginnings
 from streamer.generator import WINDOW
 from streamer.kernels.rng import uniform
 from streamer.kernels.sampling import new_scratch, sample
@@ -185,6 +186,30 @@ def test_what_a_primed_model_repeats_counts_what_it_has_heard(
     voice = Voice("primed", models[name], {"repetition": 20.0}, SECONDS, number=1, start=start)
     voice.fill()
     np.testing.assert_array_equal(voice.codes(2 * SAMPLES, SAMPLES), codes[SAMPLES:])
+
+
+@pytest.mark.parametrize("place", [700, 1234])
+def test_who_takes_up_another_voice_keeps_its_frames_and_its_clock(
+    models: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """In the same take it is the same sound; where less is remembered, the clock is right all the same."""
+    model = models["rnn"]
+    voice = new_voice(model, SECONDS, seed=5)
+    voice.fill()
+    start = beginnings.from_voice(voice, place, take=0)
+    again = Voice("again", model, {**LIVE, "seed": 5}, SECONDS, number=1, start=start)
+    again.fill()
+    np.testing.assert_array_equal(
+        again.codes(SAMPLES, SAMPLES - place), voice.codes(SAMPLES, SAMPLES - place)
+    )
+    monkeypatch.setattr(beginnings, "_REMEMBERED_SECONDS", 0.02)
+    for _ in range(3):
+        start = beginnings.from_voice(again, start.position + 333, take=1)
+        assert start.first > 0
+        assert start.first % 8 == 0  # its slowest frame
+        again = Voice("again", model, LIVE, SECONDS, number=1, start=start)
+        assert again.ahead == voice.ahead
+        again.fill()
 
 
 @pytest.mark.parametrize("name", SPECS)
